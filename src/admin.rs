@@ -1,0 +1,1 @@
+//! The private listener: metrics, probes and the running configuration.

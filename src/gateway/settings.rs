@@ -1,0 +1,100 @@
+//! The checked `routes`: what the gateway does with a request.
+
+use crate::route::RouteTable;
+use crate::session::settings::PushSettings;
+use crate::upstream::settings::UpstreamSettings;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// All that one configuration says about clients' requests; swapped whole.
+#[derive(Debug)]
+pub struct GatewaySettings {
+    /// Routes in their order.
+    pub routes: RouteTable<Action>,
+    /// Upstreams by name, each once, whether a route uses it or not.
+    pub upstreams: Vec<Arc<UpstreamSettings>>,
+}
+
+/// What a route does.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Holds the client on channels.
+    Push(Arc<PushRoute>),
+    /// Makes each WebSocket message a POST to a backend.
+    WebSocket(Arc<WebSocketRoute>),
+    /// Passes the request on.
+    Proxy(Arc<ProxyRoute>),
+}
+
+/// A `push` route.
+#[derive(Debug)]
+pub struct PushRoute {
+    /// Channel names with `{parameter}`s of the path.
+    pub channels: Vec<crate::route::Template>,
+    /// How sessions are run.
+    pub session: Arc<PushSettings>,
+    /// Which pages of other origins may read it by fetch and EventSource.
+    pub cors: Option<Cors>,
+    /// Which pages may open WebSockets.
+    pub allowed_origins: AllowedOrigins,
+}
+
+/// Cross-origin reads (WHATWG Fetch §3.3).
+#[derive(Debug, Clone)]
+pub struct Cors {
+    /// Exact origins, or `*`.
+    pub origins: Vec<Box<str>>,
+    /// Whether cookies may come along.
+    pub credentials: Credentials,
+}
+
+/// Whether cookies may come along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credentials {
+    /// `Access-Control-Allow-Credentials: true`.
+    Allowed,
+    /// Not allowed.
+    Omitted,
+}
+
+/// Which pages may open a WebSocket (RFC 6455 §10.2). Clients that send no `Origin` are no pages, and pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowedOrigins {
+    /// `Origin`'s host and port are those of the request.
+    Same,
+    /// Exact origins; `*` is all.
+    List(Vec<Box<str>>),
+}
+
+/// A `websocket` route (WebSocket over HTTP).
+#[derive(Debug)]
+pub struct WebSocketRoute {
+    /// Who gets the POSTs.
+    pub upstream: Arc<UpstreamSettings>,
+    /// Which pages may open it.
+    pub allowed_origins: AllowedOrigins,
+    /// A ping is sent after this much silence.
+    pub keep_alive: Duration,
+    /// The largest message of a client, in bytes.
+    pub message_bytes_max: usize,
+    /// Who answers a client's pings.
+    pub pings: Pings,
+    /// Channels of one session.
+    pub subscriptions_max: usize,
+}
+
+/// Who answers a client's pings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pings {
+    /// This end does.
+    Answered,
+    /// Each costs the backend a request.
+    PassedThrough,
+}
+
+/// A `proxy` route.
+#[derive(Debug)]
+pub struct ProxyRoute {
+    /// Who answers.
+    pub upstream: Arc<UpstreamSettings>,
+}

@@ -1,0 +1,11 @@
+//! The words every other room uses, each checked once when it is built and right from then on.
+//!
+//! This floor knows no I/O, no clock and no random source.
+
+pub mod channel;
+pub mod cursor;
+pub mod message;
+pub mod pattern;
+pub mod position;
+pub mod secret;
+pub mod session;

@@ -1,0 +1,5 @@
+//! Bytes and machines without I/O: each file says what one wire form is.
+
+pub mod chunk;
+pub mod problem;
+pub mod webhook;

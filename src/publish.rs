@@ -1,0 +1,3 @@
+//! The publish listener: where backends POST events.
+
+pub mod settings;

@@ -1,0 +1,137 @@
+//! One body type for both directions and both HTTP versions.
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+/// Why a body broke off.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request's or response's body.
+pub struct Body(Inner);
+
+enum Inner {
+    Empty,
+    Full(Bytes),
+    Incoming(Incoming),
+    H2(h2::RecvStream),
+    Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError>>>),
+}
+
+impl Body {
+    /// No body.
+    pub fn empty() -> Self {
+        Self(Inner::Empty)
+    }
+
+    /// A whole body.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self(if bytes.is_empty() { Inner::Empty } else { Inner::Full(bytes) })
+    }
+
+    /// Any other body.
+    pub fn boxed(body: impl HttpBody<Data = Bytes, Error = BodyError> + 'static) -> Self {
+        Self(Inner::Boxed(Box::pin(body)))
+    }
+}
+
+impl From<Incoming> for Body {
+    fn from(body: Incoming) -> Self {
+        Self(if body.is_end_stream() { Inner::Empty } else { Inner::Incoming(body) })
+    }
+}
+
+impl From<h2::RecvStream> for Body {
+    fn from(body: h2::RecvStream) -> Self {
+        Self(if body.is_end_stream() { Inner::Empty } else { Inner::H2(body) })
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.get_mut().0 {
+            Inner::Empty => Poll::Ready(None),
+            inner @ Inner::Full(_) => match std::mem::replace(inner, Inner::Empty) {
+                Inner::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                _ => Poll::Ready(None),
+            },
+            Inner::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Inner::H2(body) => {
+                if let Some(data) = ready!(body.poll_data(cx)) {
+                    return Poll::Ready(Some(data.map_err(Into::into).map(|bytes| {
+                        // The window opens again as soon as the reader takes the data: the reader is the pace.
+                        let _ = body.flow_control().release_capacity(bytes.len());
+                        Frame::data(bytes)
+                    })));
+                }
+                match ready!(body.poll_trailers(cx)) {
+                    Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                    Ok(None) => Poll::Ready(None),
+                    Err(error) => Poll::Ready(Some(Err(error.into()))),
+                }
+            }
+            Inner::Boxed(body) => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Inner::Empty => true,
+            Inner::Full(_) => false,
+            Inner::Incoming(body) => body.is_end_stream(),
+            Inner::H2(body) => body.is_end_stream(),
+            Inner::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Inner::Empty => SizeHint::with_exact(0),
+            Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Incoming(body) => body.size_hint(),
+            Inner::H2(_) => SizeHint::default(),
+            Inner::Boxed(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Why a body could not be read whole.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// More than the bound.
+    #[error("the body is over {0} bytes")]
+    TooLarge(usize),
+    /// It broke off.
+    #[error("the body broke off: {0}")]
+    Broken(BodyError),
+}
+
+/// Reads a body whole, `bytes_max` at most. The caller sets the time limit.
+///
+/// # Errors
+/// When it is larger, or breaks off.
+pub async fn read_whole(body: Body, bytes_max: usize) -> Result<Bytes, ReadError> {
+    let mut body = std::pin::pin!(body);
+    let mut first: Option<Bytes> = None;
+    let mut rest: Vec<u8> = Vec::new();
+    while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
+        let before = first.as_ref().map_or(0, Bytes::len) + rest.len();
+        if before + data.len() > bytes_max {
+            return Err(ReadError::TooLarge(bytes_max));
+        }
+        if first.is_none() {
+            first = Some(data);
+        } else {
+            rest.extend_from_slice(&data);
+        }
+    }
+    let first = first.unwrap_or_default();
+    Ok(if rest.is_empty() { first } else { [first.as_ref(), &rest].concat().into() })
+}

@@ -1,0 +1,121 @@
+//! Bounds on what clients may use, shared by all workers.
+
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// The checked `limits` section, as far as connections go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Open connections of all public listeners together.
+    pub connections_max: usize,
+    /// Open connections of one client address.
+    pub connections_per_ip_max: usize,
+    /// Concurrent streams of one HTTP/2 connection.
+    pub streams_per_connection_max: u32,
+    /// From the accept (or the end of the request before) to a whole request head.
+    pub request_header_timeout: Duration,
+    /// The size of a request head.
+    pub request_header_bytes_max: usize,
+    /// From the accept to the end of the TLS handshake.
+    pub tls_handshake_timeout: Duration,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 100_000,
+            connections_per_ip_max: 1000,
+            streams_per_connection_max: 1000,
+            request_header_timeout: Duration::from_secs(10),
+            request_header_bytes_max: 32 * 1024,
+            tls_handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why a connection gets no permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// `connections_max` is reached.
+    Connections,
+    /// `connections_per_ip_max` is reached.
+    PerIp,
+}
+
+/// Counts open connections, in all and by address.
+#[derive(Debug, Default)]
+pub struct ConnectionCount {
+    open: AtomicUsize,
+    by_ip: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One counted connection; dropping it gives the place back.
+#[derive(Debug)]
+pub struct Permit {
+    count: Arc<ConnectionCount>,
+    ip: IpAddr,
+}
+
+impl ConnectionCount {
+    /// Counts a connection from `ip`, if the limits allow it.
+    ///
+    /// # Errors
+    /// Which limit is reached.
+    pub fn admit(self: &Arc<Self>, ip: IpAddr, limits: &ServerLimits) -> Result<Permit, Refused> {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= limits.connections_max {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::Connections);
+        }
+        let mut by_ip = self.by_ip.lock();
+        let of_ip = by_ip.entry(ip).or_insert(0);
+        if *of_ip >= limits.connections_per_ip_max {
+            drop(by_ip);
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::PerIp);
+        }
+        *of_ip += 1;
+        Ok(Permit { count: Arc::clone(self), ip })
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.count.open.fetch_sub(1, Ordering::Relaxed);
+        let mut by_ip = self.count.by_ip.lock();
+        if let Some(of_ip) = by_ip.get_mut(&self.ip) {
+            *of_ip -= 1;
+            if *of_ip == 0 {
+                by_ip.remove(&self.ip);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_hold_and_places_come_back() {
+        let count = Arc::new(ConnectionCount::default());
+        let limits = ServerLimits { connections_max: 3, connections_per_ip_max: 2, ..ServerLimits::default() };
+        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let first = count.admit(a, &limits).expect("free");
+        let _second = count.admit(a, &limits).expect("free");
+        assert_eq!(count.admit(a, &limits).err(), Some(Refused::PerIp));
+        let _third = count.admit(b, &limits).expect("free");
+        assert_eq!(count.admit(b, &limits).err(), Some(Refused::Connections));
+        drop(first);
+        assert_eq!(count.open(), 2);
+        assert!(count.admit(a, &limits).is_ok());
+    }
+}

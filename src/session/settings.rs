@@ -1,0 +1,25 @@
+//! The checked settings of push and websocket routes.
+
+use crate::hub::shard::Start;
+use crate::model::pattern::ChannelPattern;
+use crate::model::session::Transport;
+use std::time::Duration;
+
+/// The checked `push` section of a route, without what matching and CORS need.
+#[derive(Debug, Clone)]
+pub struct PushSettings {
+    /// In the order of preference.
+    pub transports: Vec<Transport>,
+    /// A comment, ping or nothing is sent after this much silence.
+    pub keep_alive: Duration,
+    /// The longest that a long poll waits.
+    pub long_poll_timeout: Duration,
+    /// Where a client without a cursor starts.
+    pub start: Start,
+    /// Channels that a `pushbridge.v1.json` client may subscribe to, beside the route's own.
+    pub client_subscribe: Vec<ChannelPattern>,
+    /// Channels that such a client may publish to.
+    pub client_publish: Vec<ChannelPattern>,
+    /// Channels of one session.
+    pub subscriptions_max: usize,
+}

@@ -1,0 +1,50 @@
+//! The checked `upstreams` section.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A named backend: one or more servers that answer alike.
+#[derive(Debug, Clone)]
+pub struct UpstreamSettings {
+    /// Its name in routes, logs and metrics.
+    pub name: Arc<str>,
+    /// Where it listens: `http://host:port`.
+    pub servers: Vec<ServerAddress>,
+    /// Which server gets the next request.
+    pub balance: Balance,
+    /// What it speaks.
+    pub protocol: UpstreamProtocol,
+    /// Until a connection stands.
+    pub connect_timeout: Duration,
+    /// From the end of the request to the head of the response.
+    pub response_timeout: Duration,
+    /// How often a request that surely was not processed is tried again.
+    pub retry_attempts_max: u32,
+}
+
+/// One server of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerAddress {
+    /// A host name or an IP address.
+    pub host: Arc<str>,
+    /// The TCP port.
+    pub port: u16,
+}
+
+/// How the next server is picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// One after the other.
+    RoundRobin,
+    /// The one with the fewest requests under way from this worker.
+    LeastRequests,
+}
+
+/// What an upstream speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    H2,
+}
