@@ -10,14 +10,7 @@ use crate::model::message::Message;
 use crate::model::position::Position;
 use futures_util::future::BoxFuture;
 
-/// A condition on the place of the channel (`If-Match`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IfMatch {
-    /// Nothing was ever published (`"0"`).
-    Empty,
-    /// The newest message stands at this position.
-    At(Position),
-}
+pub use crate::model::position::IfMatch;
 
 /// What became of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,1 +1,127 @@
-//! The embedded bus.
+//! The embedded bus of a single instance: the hub's own logs are its storage.
+
+mod ids;
+
+use crate::bus::{Bus, BusError, IfMatch, Published};
+use crate::hub::channel::Channel;
+use crate::hub::{Hub, Moved};
+use crate::model::channel::ChannelName;
+use crate::model::message::Message;
+use futures_util::future::BoxFuture;
+use ids::RecentIds;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+
+const PARTITIONS: usize = 64;
+
+/// How long a publisher is held back at most while the workers catch up.
+const PACE_MS_MAX: u64 = 1000;
+
+/// Publishes into the hub of this process. What it accepted lives as long as the process, within each channel's
+/// history.
+#[derive(Debug)]
+pub struct MemoryBus {
+    hub: Arc<Hub>,
+    ids: Vec<Mutex<RecentIds>>,
+}
+
+impl MemoryBus {
+    /// A bus that remembers ids for `window`.
+    pub fn new(hub: Arc<Hub>, window: Duration) -> Self {
+        let ids = (0..PARTITIONS).map(|_| Mutex::new(RecentIds::new(window.as_micros() as u64))).collect();
+        Self { hub, ids }
+    }
+
+    fn publish_now(&self, message: Message, if_match: Option<IfMatch>) -> Result<Published, BusError> {
+        let channel = self.hub.open(&message.channel)?;
+        let Some(id) = message.id.clone() else { return self.append(&channel, message, if_match) };
+        let partition = message.channel.hash32() as usize % PARTITIONS;
+        // Held over the append: of two publishes of one id, one is the first.
+        let mut ids = self.ids[partition].lock();
+        let now_us = self.hub.clock().now_us();
+        if let Some(position) = ids.find(&message.channel, &id, now_us) {
+            return Ok(Published { position, duplicate: true, local_sessions: channel.sessions() });
+        }
+        let published = self.append(&channel, message, if_match)?;
+        ids.insert(channel.name.clone(), id, published.position, now_us);
+        Ok(published)
+    }
+
+    fn append(&self, channel: &Channel, message: Message, if_match: Option<IfMatch>) -> Result<Published, BusError> {
+        let position = self
+            .hub
+            .append(channel, message, if_match)
+            .map_err(|Moved(last)| BusError::Moved { position: (last.offset > 0).then_some(last) })?;
+        Ok(Published { position, duplicate: false, local_sessions: channel.sessions() })
+    }
+}
+
+impl Bus for MemoryBus {
+    fn publish(&self, message: Message, if_match: Option<IfMatch>) -> BoxFuture<'_, Result<Published, BusError>> {
+        Box::pin(std::future::ready(self.publish_now(message, if_match)))
+    }
+
+    fn paced<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, ()> {
+        let channel = self.hub.find(channel.as_str()).filter(|channel| channel.is_congested());
+        let Some(channel) = channel else { return Box::pin(std::future::ready(())) };
+        Box::pin(async move {
+            for _ in 0..PACE_MS_MAX {
+                // The worker's other tasks run now: its pump, and the sessions that it wakes.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                if !channel.is_congested() {
+                    break;
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::HubLimits;
+    use crate::hub::clock::Clock;
+    use crate::model::message::{Data, Label};
+
+    fn bus() -> MemoryBus {
+        MemoryBus::new(Hub::new(1, Clock::start(), HubLimits::default(), Arc::default()), Duration::from_secs(300))
+    }
+
+    fn message(id: Option<&str>) -> Message {
+        Message {
+            channel: ChannelName::new("c").expect("a name"),
+            id: id.map(|id| Label::new(id).expect("an id")),
+            event: None,
+            data: Data::Text("x".into()),
+            cloudevent: None,
+        }
+    }
+
+    #[test]
+    fn an_id_is_published_once() {
+        let bus = bus();
+        let first = bus.publish_now(message(Some("1")), None).expect("published");
+        let other = bus.publish_now(message(Some("2")), None).expect("published");
+        let again = bus.publish_now(message(Some("1")), None).expect("answered");
+        assert!(!first.duplicate && !other.duplicate && again.duplicate);
+        assert_eq!(again.position, first.position);
+        assert_eq!(other.position.offset, 2);
+        assert_eq!(bus.publish_now(message(None), None).map(|p| p.position.offset), Ok(3));
+    }
+
+    #[test]
+    fn if_match_publishes_only_where_the_channel_stands() {
+        let bus = bus();
+        let first = bus.publish_now(message(None), Some(IfMatch::Empty)).expect("nothing yet");
+        assert_eq!(
+            bus.publish_now(message(None), Some(IfMatch::Empty)),
+            Err(BusError::Moved { position: Some(first.position) })
+        );
+        let second = bus.publish_now(message(None), Some(IfMatch::At(first.position))).expect("unmoved");
+        assert_eq!(
+            bus.publish_now(message(None), Some(IfMatch::At(first.position))),
+            Err(BusError::Moved { position: Some(second.position) })
+        );
+    }
+}

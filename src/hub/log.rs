@@ -1,10 +1,24 @@
-//! The bounded log of one channel.
+//! The bounded log of one channel, without I/O and without a clock.
+//!
+//! ```text
+//!   evicted │ first                      end
+//!   ────────┼──────┬──────┬──────┬──────┤
+//!           │ 7    │ 8    │ 9    │ 10   │ ← append
+//!           └──────┴──────┴──────┴──────┘
+//! ```
+//!
+//! A sequence number counts this log's entries from 0 without holes; it never leaves the process. An offset is the
+//! bus's number of a message in its channel, which may have holes.
 
+use crate::hub::conflate::Latest;
+use crate::hub::policy::{ChannelPolicy, SlowConsumer};
 use crate::model::message::Message;
 use crate::model::position::Position;
+use crate::model::session::GapReason;
 use crate::proto::chunk::Chunk;
 use bytes::Bytes;
-use std::sync::OnceLock;
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
 
 /// A message in its channel's log, with its wire forms, each made once for all sessions.
 #[derive(Debug)]
@@ -23,4 +37,322 @@ pub struct Entry {
     pub websocket_v1: OnceLock<Bytes>,
     /// The `cloudevents.json` frame.
     pub websocket_cloudevents: OnceLock<Bytes>,
+}
+
+impl Entry {
+    /// An entry whose wire forms are yet to be made.
+    pub fn new(message: Message, position: Position, published_us: u64) -> Self {
+        Self {
+            message,
+            position,
+            published_us,
+            sse: OnceLock::new(),
+            websocket: OnceLock::new(),
+            websocket_v1: OnceLock::new(),
+            websocket_cloudevents: OnceLock::new(),
+        }
+    }
+}
+
+/// Messages that stay for sessions that are a moment behind, even where the channel keeps no history.
+pub const LIVE_WINDOW_MESSAGES: usize = 64;
+
+/// Where a session without a cursor starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With what comes from now on.
+    Now,
+    /// With the newest messages of each channel, this many at most.
+    Last(usize),
+}
+
+/// Where a reader begins: its next entry, the position before that, and what it missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The sequence number of the next entry.
+    pub next: u64,
+    /// The position before it.
+    pub at: Position,
+    /// What lies between the cursor and `at`, if anything does.
+    pub gap: Option<GapReason>,
+}
+
+/// The newest messages of one channel.
+#[derive(Debug)]
+pub struct Log {
+    first: u64,
+    entries: VecDeque<Arc<Entry>>,
+    bytes: usize,
+    last: Position,
+    evicted_offset: u64,
+    latest: Option<Latest>,
+    policy: Arc<ChannelPolicy>,
+}
+
+/// Whether the instance holds more than it should (`limits.history_bytes`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pressure {
+    /// Within the limit: the channel's own bounds count.
+    None,
+    /// Over the limit: a channel keeps its newest message only, until there is room again.
+    High,
+}
+
+impl Log {
+    /// An empty log.
+    pub fn new(epoch: u64, policy: Arc<ChannelPolicy>) -> Self {
+        let mut log = Self {
+            first: 0,
+            entries: VecDeque::new(),
+            bytes: 0,
+            last: Position { epoch, offset: 0 },
+            evicted_offset: 0,
+            latest: None,
+            policy: Arc::default(),
+        };
+        log.set_policy(policy);
+        log
+    }
+
+    /// Adopts another policy; its bounds count from the next append or expiry.
+    pub fn set_policy(&mut self, policy: Arc<ChannelPolicy>) {
+        if policy.slow_consumer != self.policy.slow_consumer || self.latest.is_none() {
+            self.latest = match &policy.slow_consumer {
+                SlowConsumer::Conflate(key) => Some(Latest::new(key.clone(), self.last.offset)),
+                SlowConsumer::Gap | SlowConsumer::Close => None,
+            };
+        }
+        self.policy = policy;
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> &Arc<ChannelPolicy> {
+        &self.policy
+    }
+
+    /// The position of the newest message ever; offset 0 if there was none.
+    pub fn last(&self) -> Position {
+        self.last
+    }
+
+    /// The sequence number of the oldest entry.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The sequence number that the next entry will have.
+    pub fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    /// The bytes that the entries count for.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.latest.as_ref().map_or(0, Latest::bytes)
+    }
+
+    /// How many messages there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is nothing to replay.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The position that the next message gets where this log numbers its own messages (the embedded bus).
+    pub fn next_position(&self) -> Position {
+        Position { epoch: self.last.epoch, offset: self.last.offset + 1 }
+    }
+
+    /// Appends a message whose position is above [`Log::last`] in the same epoch, and evicts what is over the bounds.
+    pub fn append(&mut self, message: Message, position: Position, now_us: u64, pressure: Pressure) {
+        debug_assert!(position.epoch == self.last.epoch && position.offset > self.last.offset);
+        let entry = Arc::new(Entry::new(message, position, now_us));
+        self.last = position;
+        self.bytes += entry.message.size_bytes();
+        if let Some(latest) = &mut self.latest {
+            latest.insert(&entry, self.policy.history_bytes_max);
+        }
+        self.entries.push_back(entry);
+        self.evict(now_us, pressure);
+    }
+
+    /// Evicts what has grown too old.
+    pub fn expire(&mut self, now_us: u64, pressure: Pressure) {
+        self.evict(now_us, pressure);
+        let oldest_us = now_us.saturating_sub(self.policy.history_age_ms_max.saturating_mul(1000));
+        if let Some(latest) = &mut self.latest {
+            latest.expire(oldest_us);
+        }
+    }
+
+    /// Entries from a sequence number on, oldest first.
+    pub fn entries_from(&self, next: u64) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.iter().skip(next.saturating_sub(self.first) as usize)
+    }
+
+    /// Where a reader with this cursor begins; without one, where `start` says.
+    pub fn place(&self, cursor: Option<Position>, start: Start) -> Place {
+        let Some(cursor) = cursor else { return self.place_at_start(start) };
+        if cursor.epoch != self.last.epoch || cursor.offset > self.last.offset {
+            return Place { gap: Some(GapReason::Epoch), ..self.place_at(self.first) };
+        }
+        if cursor.offset < self.evicted_offset {
+            return Place { gap: Some(GapReason::Evicted), ..self.place_at(self.first) };
+        }
+        let index = self.entries.partition_point(|entry| entry.position.offset <= cursor.offset);
+        Place { next: self.first + index as u64, at: cursor, gap: None }
+    }
+
+    /// What conflation keeps of the messages after `at` that are no longer entries; `None` where the channel does not
+    /// conflate, or where conflation itself had to drop a value that the reader has not seen.
+    pub fn conflated(&self, at: Position) -> Option<Vec<Arc<Entry>>> {
+        self.latest.as_ref()?.between(at.offset, self.evicted_offset)
+    }
+
+    fn place_at_start(&self, start: Start) -> Place {
+        let back = match start {
+            Start::Now => 0,
+            Start::Last(count) => count.min(self.policy.history_messages_max).min(self.entries.len()),
+        };
+        self.place_at(self.end() - back as u64)
+    }
+
+    /// A reader whose next entry is `next`, and who knows all before.
+    fn place_at(&self, next: u64) -> Place {
+        let offset = match self.entries.get((next - self.first) as usize) {
+            Some(entry) => entry.position.offset - 1,
+            None => self.last.offset,
+        };
+        Place { next, at: Position { epoch: self.last.epoch, offset }, gap: None }
+    }
+
+    fn evict(&mut self, now_us: u64, pressure: Pressure) {
+        let messages_max = self.policy.history_messages_max.max(LIVE_WINDOW_MESSAGES);
+        let oldest_us = now_us.saturating_sub(self.policy.history_age_ms_max.saturating_mul(1000));
+        while let Some(oldest) = self.entries.front() {
+            let newest_only = self.entries.len() == 1;
+            let over = self.entries.len() > messages_max
+                || self.bytes > self.policy.history_bytes_max
+                || pressure == Pressure::High;
+            // The newest message stays whatever its size, so that every session gets it; only age takes it.
+            if !(oldest.published_us < oldest_us || over && !newest_only) {
+                break;
+            }
+            self.bytes -= oldest.message.size_bytes();
+            self.evicted_offset = oldest.position.offset;
+            self.entries.pop_front();
+            self.first += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::channel::ChannelName;
+    use crate::model::message::Data;
+    use proptest::prelude::*;
+
+    fn message(text: &str) -> Message {
+        Message {
+            channel: ChannelName::new("c").expect("a name"),
+            id: None,
+            event: None,
+            data: Data::Text(text.into()),
+            cloudevent: None,
+        }
+    }
+
+    fn log(messages_max: usize, bytes_max: usize) -> Log {
+        let policy = ChannelPolicy {
+            history_messages_max: messages_max,
+            history_bytes_max: bytes_max,
+            history_age_ms_max: 1000,
+            ..ChannelPolicy::default()
+        };
+        Log::new(7, Arc::new(policy))
+    }
+
+    fn append(log: &mut Log, text: &str, now_us: u64) {
+        let position = log.next_position();
+        log.append(message(text), position, now_us, Pressure::None);
+    }
+
+    fn at(offset: u64) -> Position {
+        Position { epoch: 7, offset }
+    }
+
+    #[test]
+    fn the_log_keeps_its_bounds() {
+        let mut log = log(100, 1000);
+        for _ in 0..150 {
+            append(&mut log, "0123456789", 0);
+        }
+        assert_eq!((log.first(), log.end(), log.bytes()), (50, 150, 1000));
+        log.expire(1_000_001, Pressure::None);
+        assert_eq!((log.first(), log.end(), log.bytes()), (150, 150, 0));
+        assert_eq!(log.last(), at(150));
+    }
+
+    #[test]
+    fn a_message_over_the_bytes_bound_stays_until_the_next() {
+        let mut log = log(100, 4);
+        append(&mut log, "0123456789", 0);
+        assert_eq!(log.len(), 1);
+        append(&mut log, "0123456789", 0);
+        assert_eq!((log.first(), log.len()), (1, 1));
+    }
+
+    #[test]
+    fn under_pressure_a_channel_keeps_its_newest() {
+        let mut log = log(100, 1000);
+        append(&mut log, "a", 0);
+        append(&mut log, "b", 0);
+        log.expire(0, Pressure::High);
+        assert_eq!((log.first(), log.len()), (1, 1));
+    }
+
+    #[test]
+    fn places_follow_cursor_and_start() {
+        let mut log = log(64, 10_000);
+        assert_eq!(log.place(None, Start::Last(5)), Place { next: 0, at: at(0), gap: None });
+        for _ in 0..100 {
+            append(&mut log, "x", 0);
+        }
+        assert_eq!(log.place(None, Start::Now), Place { next: 100, at: at(100), gap: None });
+        assert_eq!(log.place(None, Start::Last(3)), Place { next: 97, at: at(97), gap: None });
+        assert_eq!(log.place(None, Start::Last(500)), Place { next: 36, at: at(36), gap: None });
+        assert_eq!(log.place(Some(at(98)), Start::Now), Place { next: 98, at: at(98), gap: None });
+        assert_eq!(log.place(Some(at(36)), Start::Now), Place { next: 36, at: at(36), gap: None });
+        let evicted = Place { next: 36, at: at(36), gap: Some(GapReason::Evicted) };
+        assert_eq!(log.place(Some(at(35)), Start::Now), evicted);
+        let epoch = Place { next: 36, at: at(36), gap: Some(GapReason::Epoch) };
+        assert_eq!(log.place(Some(at(101)), Start::Now), epoch);
+        assert_eq!(log.place(Some(Position { epoch: 6, offset: 98 }), Start::Now), epoch);
+    }
+
+    proptest! {
+        /// Whatever is appended with whatever holes: a reader at any offset gets all that follows, or a gap.
+        #[test]
+        fn a_cursor_gets_what_follows_or_a_gap(steps in proptest::collection::vec(1u64..5, 0..300), cursor in 0u64..900) {
+            let mut log = log(64, 100_000);
+            let mut offsets = Vec::new();
+            for step in steps {
+                let offset = log.last().offset + step;
+                log.append(message("x"), at(offset), 0, Pressure::None);
+                offsets.push(offset);
+            }
+            let place = log.place(Some(at(cursor)), Start::Now);
+            let read: Vec<u64> = log.entries_from(place.next).map(|entry| entry.position.offset).collect();
+            let missed: Vec<u64> = offsets.iter().copied().filter(|offset| *offset > cursor).collect();
+            if place.gap.is_none() {
+                prop_assert_eq!(read, missed);
+            } else {
+                prop_assert!(offsets.ends_with(&read));
+                prop_assert!(missed.len() > read.len() || cursor > log.last().offset);
+            }
+        }
+    }
 }

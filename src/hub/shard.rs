@@ -1,104 +1,291 @@
-//! One worker's part of the hub.
+//! One worker's part of the hub: a mirror of each log that its sessions read, and the sessions' places in them.
+//!
+//! It knows no runtime, clock or socket: the worker tells the time ([`Shard::tick`]) and polls [`Shard::poll_pump`].
 
-use crate::hub::HubError;
+pub mod reader;
+pub mod subscription;
+
+use crate::hub::channel::Channel;
 use crate::hub::log::Entry;
+use crate::hub::policy::ChannelPolicy;
+use crate::hub::wheel::Wheel;
+use crate::hub::{Hub, HubError};
 use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
-use crate::model::session::{CloseReason, Gap};
+use crate::model::position::Position;
+use crate::model::session::CloseReason;
+use parking_lot::Mutex;
+use reader::{PendingGap, Read, Reader};
+use slab::Slab;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 
-/// Where a session without a cursor starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// With what comes from now on.
-    Now,
-    /// With the newest messages of each channel, this many at most.
-    Last(usize),
+pub use crate::hub::log::Start;
+pub use subscription::{Delivery, Subscription};
+
+/// Where the hub leaves word for a shard: which channels have moved. A channel stands in it once at most.
+#[derive(Debug, Default)]
+pub(in crate::hub) struct Inbox {
+    state: Mutex<InboxState>,
+}
+
+#[derive(Debug, Default)]
+struct InboxState {
+    moved: Vec<ChannelName>,
+    waker: Option<Waker>,
+}
+
+impl Inbox {
+    pub(in crate::hub) fn push(&self, channel: &Channel) {
+        let waker = {
+            let mut state = self.state.lock();
+            state.moved.push(channel.name.clone());
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn take(&self, waker: &Waker, into: &mut Vec<ChannelName>) {
+        let mut state = self.state.lock();
+        std::mem::swap(&mut state.moved, into);
+        if !state.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            state.waker = Some(waker.clone());
+        }
+    }
 }
 
 /// One worker's sessions, and its mirror of the logs that they read.
 #[derive(Debug)]
-pub struct Shard {}
-
-/// What a session reads.
-#[derive(Debug)]
-pub enum Delivery {
-    /// The next message of one of its channels.
-    Message(Arc<Entry>),
-    /// Something is missing before what follows.
-    Gap(Gap),
-    /// The session is to end.
-    End(CloseReason),
+pub struct Shard {
+    hub: Arc<Hub>,
+    worker: usize,
+    now_us: Cell<u64>,
+    state: RefCell<State>,
 }
 
-/// A session's place in its channels. Dropping it unsubscribes.
+#[derive(Debug, Default)]
+struct State {
+    mirrors: Slab<Mirror>,
+    by_name: HashMap<ChannelName, u32>,
+    readers: Slab<Reader>,
+    wheel: Wheel,
+    moved: Vec<ChannelName>,
+}
+
+/// A copy of the part of a channel's log that is kept now; each entry is shared.
 #[derive(Debug)]
-pub struct Subscription {
-    shard: Rc<Shard>,
+struct Mirror {
+    channel: Arc<Channel>,
+    first: u64,
+    entries: VecDeque<Arc<Entry>>,
+    last: Position,
+    policy: Arc<ChannelPolicy>,
+    readers: Vec<u32>,
+}
+
+impl Mirror {
+    fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    /// The position before the oldest entry, or of the newest message ever where there is none.
+    fn before_first(&self) -> Position {
+        let offset = self.entries.front().map_or(self.last.offset, |entry| entry.position.offset - 1);
+        Position { epoch: self.last.epoch, offset }
+    }
+
+    /// Copies what the log has that the mirror has not, and drops what the log has dropped.
+    fn copy(&mut self, worker: usize) {
+        let log = self.channel.log.lock();
+        let end = self.end();
+        if log.first() >= end {
+            self.entries.clear();
+            self.first = log.first();
+        }
+        while self.first < log.first() {
+            self.entries.pop_front();
+            self.first += 1;
+        }
+        self.entries.extend(log.entries_from(self.end()).cloned());
+        self.last = log.last();
+        if !Arc::ptr_eq(&self.policy, log.policy()) {
+            self.policy = Arc::clone(log.policy());
+        }
+        self.channel.marks[worker].copied.store(self.first + self.entries.len() as u64, Ordering::Relaxed);
+    }
 }
 
 impl Shard {
-    /// Joins channels, from a cursor or from `start`.
+    /// The part of worker number `worker`; each number is taken once.
+    pub fn new(hub: &Arc<Hub>, worker: usize) -> Rc<Self> {
+        let now_us = hub.clock().now_us();
+        let shard = Self { hub: Arc::clone(hub), worker, now_us: Cell::new(now_us), state: RefCell::default() };
+        // The wheel starts at the present tick.
+        while shard.state.borrow_mut().wheel.advance(now_us / 1000).is_some() {}
+        Rc::new(shard)
+    }
+
+    /// Milliseconds of the hub's clock, as of the last time the worker looked (coarse, cheap).
+    pub fn now_ms(&self) -> u64 {
+        self.now_us.get() / 1000
+    }
+
+    /// Microseconds of the hub's clock, as of the last time the worker looked.
+    pub fn now_us(&self) -> u64 {
+        self.now_us.get()
+    }
+
+    /// How many sessions there are.
+    pub fn sessions(&self) -> usize {
+        self.state.borrow().readers.len()
+    }
+
+    /// Joins channels, from a cursor or from `start`. Names that come twice count once.
+    ///
+    /// From this moment on nothing is missed: where the reader begins and the shard's interest in what follows are
+    /// fixed under the log's lock.
     ///
     /// # Errors
     /// When there are too many channels.
     pub fn subscribe(
         self: &Rc<Self>,
-        _channels: &[ChannelName],
-        _cursor: Option<&Cursor>,
-        _start: Start,
+        channels: &[ChannelName],
+        cursor: Option<&Cursor>,
+        start: Start,
     ) -> Result<Subscription, HubError> {
-        Ok(Subscription { shard: Rc::clone(self) })
+        let key = self.state.borrow_mut().readers.insert(Reader::new()) as u32;
+        let mut subscription = Subscription::new(Rc::clone(self), key, cursor.is_some());
+        for channel in channels {
+            let position = cursor.map(|cursor| cursor.position(channel));
+            subscription.join(channel, position, start)?;
+        }
+        subscription.begin();
+        Ok(subscription)
     }
 
-    /// Milliseconds of this shard's clock, as of the last time the worker looked (coarse, cheap).
-    pub fn now_ms(&self) -> u64 {
-        0
-    }
-}
-
-impl Subscription {
-    /// Whether the cursor was honoured in full; `None` if there was none.
-    pub fn resumed(&self) -> Option<bool> {
-        None
-    }
-
-    /// The next thing to send, if there is any.
-    pub fn next(&mut self) -> Option<Delivery> {
-        let _ = &self.shard;
-        None
-    }
-
-    /// Ready when [`Subscription::next`] may have something or the deadline has passed; else the task is woken then.
-    pub fn poll_wait(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+    /// Copies what has moved and wakes its sessions; pending until something moves. `fanned_out` hears when each new
+    /// message was published.
+    pub fn poll_pump(&self, cx: &mut Context<'_>, mut fanned_out: impl FnMut(u64)) -> Poll<()> {
+        self.now_us.set(self.hub.clock().now_us());
+        let mut moved = std::mem::take(&mut self.state.borrow_mut().moved);
+        self.hub.inbox(self.worker).take(cx.waker(), &mut moved);
+        let state = &mut *self.state.borrow_mut();
+        for name in moved.drain(..) {
+            let Some(mirror) = state.by_name.get(&name).and_then(|key| state.mirrors.get_mut(*key as usize)) else {
+                continue;
+            };
+            let end = mirror.end();
+            mirror.channel.marks[self.worker].lower();
+            mirror.copy(self.worker);
+            let new = mirror.end().saturating_sub(end).min(mirror.entries.len() as u64);
+            for entry in mirror.entries.range(mirror.entries.len() - new as usize..) {
+                fanned_out(entry.published_us);
+            }
+            if new > 0 {
+                for key in &mirror.readers {
+                    state.readers[*key as usize].wake();
+                }
+            }
+        }
+        state.moved = moved;
         Poll::Pending
     }
 
-    /// Wakes the session at about this time of [`Shard::now_ms`] (within a quarter of a second).
-    pub fn set_deadline(&mut self, _at_ms: u64) {}
-
-    /// The place of the session: after the last delivery of each channel.
-    pub fn cursor(&self) -> Cursor {
-        Cursor::default()
+    /// Tells the time; wakes sessions whose deadline has come. Called about every [`crate::hub::wheel::TICK_MS`].
+    pub fn tick(&self) {
+        self.now_us.set(self.hub.clock().now_us());
+        let now_ms = self.now_ms();
+        let state = &mut *self.state.borrow_mut();
+        while let Some((tick, keys)) = state.wheel.advance(now_ms) {
+            for key in keys {
+                let Some(reader) = state.readers.get_mut(key as usize).filter(|reader| reader.tick == tick) else {
+                    continue;
+                };
+                if reader.deadline_ms <= now_ms {
+                    reader.tick = 0;
+                    reader.wake();
+                } else {
+                    reader.tick = state.wheel.tick_of(reader.deadline_ms);
+                    state.wheel.file(key, reader.tick);
+                }
+            }
+        }
     }
 
-    /// The channels, in the order they were joined.
-    pub fn channels(&self) -> Vec<ChannelName> {
-        Vec::new()
+    /// Asks every session to end; each ends after what is already there for it.
+    pub fn end_all(&self, reason: CloseReason) {
+        for (_, reader) in &mut self.state.borrow_mut().readers {
+            reader.end = Some(reason);
+            reader.wake();
+        }
     }
 
-    /// Joins another channel, from now on.
-    ///
-    /// # Errors
-    /// When there are too many channels.
-    pub fn add(&mut self, _channel: &ChannelName) -> Result<(), HubError> {
+    /// A reader's read of a channel: makes the mirror if it is the first here, and fixes the place under the log's lock.
+    fn join(
+        &self,
+        key: u32,
+        name: &ChannelName,
+        position: Option<Option<Position>>,
+        start: Start,
+    ) -> Result<(), HubError> {
+        let channel = self.hub.open(name)?;
+        let state = &mut *self.state.borrow_mut();
+        let mirror_key = match state.by_name.get(name) {
+            Some(known) => *known,
+            None => {
+                let policy = Arc::clone(channel.log.lock().policy());
+                let mirror = Mirror {
+                    first: 0,
+                    entries: VecDeque::new(),
+                    last: Position { epoch: 0, offset: 0 },
+                    policy,
+                    readers: Vec::new(),
+                    channel: Arc::clone(&channel),
+                };
+                let mirror_key = state.mirrors.insert(mirror) as u32;
+                state.by_name.insert(name.clone(), mirror_key);
+                mirror_key
+            }
+        };
+        let mirror = &mut state.mirrors[mirror_key as usize];
+        if mirror.readers.is_empty() {
+            // Interest before the copy: what is appended in between is copied now, and marked once more for nothing.
+            channel.marks[self.worker].join();
+        }
+        mirror.copy(self.worker);
+        // A cursor that does not know the channel is of other channels: as one of another epoch.
+        let cursor = position.map(|position| position.unwrap_or(Position { epoch: u64::MAX, offset: 0 }));
+        // The log may have moved since the copy; the mark is raised then, and the next pump copies the rest.
+        let place = channel.log.lock().place(cursor, start);
+        let gap = place.gap.map(|reason| Box::new(PendingGap { reason, after: place.at }));
+        let at = cursor.filter(|_| gap.is_some()).unwrap_or(place.at);
+        let slot = mirror.readers.len() as u32;
+        mirror.readers.push(key);
+        channel.sessions.fetch_add(1, Ordering::Relaxed);
+        state.readers[key as usize].reads.push(Read { mirror: mirror_key, slot, next: place.next, at, gap });
         Ok(())
     }
 
-    /// Leaves a channel; whether the session was on it.
-    pub fn remove(&mut self, _channel: &ChannelName) -> bool {
-        false
+    /// Ends a reader's read of a mirror, and the mirror with its last reader.
+    fn leave(&self, read: &Read) {
+        let state = &mut *self.state.borrow_mut();
+        let mirror = &mut state.mirrors[read.mirror as usize];
+        mirror.readers.swap_remove(read.slot as usize);
+        mirror.channel.sessions.fetch_sub(1, Ordering::Relaxed);
+        if let Some(moved) = mirror.readers.get(read.slot as usize) {
+            if let Some(other) = state.readers[*moved as usize].reads.of_mirror(read.mirror) {
+                other.slot = read.slot;
+            }
+        } else if mirror.readers.is_empty() {
+            mirror.channel.marks[self.worker].leave();
+            let mirror = state.mirrors.remove(read.mirror as usize);
+            state.by_name.remove(&mirror.channel.name);
+        }
     }
 }

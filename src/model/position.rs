@@ -16,6 +16,15 @@ pub struct Position {
     pub offset: u64,
 }
 
+/// A condition on the place of the channel (`If-Match`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfMatch {
+    /// Nothing was ever published (`"0"`).
+    Empty,
+    /// The newest message stands at this position.
+    At(Position),
+}
+
 /// Why a text is no position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no position; give one that a publish answered, such as \"mbq3k2x1-42\"")]

@@ -1,0 +1,145 @@
+//! What a shard knows of one session: its places, its waker and its deadline.
+
+use crate::hub::log::Entry;
+use crate::model::position::Position;
+use crate::model::session::{CloseReason, GapReason};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+
+/// One session's part of the shard. There is one for each session, so it is kept small.
+#[derive(Debug)]
+pub(in crate::hub) struct Reader {
+    pub(in crate::hub) reads: Reads,
+    pub(in crate::hub) deadline_ms: u64,
+    /// The wheel's tick under which the deadline is filed; 0 if it is not.
+    pub(in crate::hub) tick: u64,
+    pub(in crate::hub) end: Option<CloseReason>,
+    /// Messages that conflation picked, to be delivered before the log goes on.
+    pub(in crate::hub) backlog: Option<Box<Backlog>>,
+    waker: Option<Waker>,
+    sleep: Sleep,
+}
+
+/// What conflation picked of one channel.
+#[derive(Debug)]
+pub(in crate::hub) struct Backlog {
+    pub(in crate::hub) read: usize,
+    pub(in crate::hub) entries: VecDeque<Arc<Entry>>,
+}
+
+/// Whether the session waits to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sleep {
+    Awake,
+    Asleep,
+}
+
+/// A session's place in one channel.
+#[derive(Debug)]
+pub(in crate::hub) struct Read {
+    /// Which mirror of the shard.
+    pub(in crate::hub) mirror: u32,
+    /// Where the session stands among the mirror's readers.
+    pub(in crate::hub) slot: u32,
+    /// The sequence number of the next entry.
+    pub(in crate::hub) next: u64,
+    /// The position of the last delivery, or the place before what follows.
+    pub(in crate::hub) at: Position,
+    /// A gap that is still to be announced. Until then `at` stays before it: who leaves without having heard of it
+    /// hears of it next time.
+    pub(in crate::hub) gap: Option<Box<PendingGap>>,
+}
+
+/// A gap that is still to be announced.
+#[derive(Debug)]
+pub(in crate::hub) struct PendingGap {
+    pub(in crate::hub) reason: GapReason,
+    /// The place before what follows the gap.
+    pub(in crate::hub) after: Position,
+}
+
+/// The places of a session; nearly every session has one, which then costs no allocation.
+#[derive(Debug)]
+pub(in crate::hub) enum Reads {
+    None,
+    One(Read),
+    Many(Vec<Read>),
+}
+
+impl Reader {
+    pub(in crate::hub) fn new() -> Self {
+        Self {
+            reads: Reads::None,
+            deadline_ms: u64::MAX,
+            tick: 0,
+            end: None,
+            backlog: None,
+            waker: None,
+            sleep: Sleep::Awake,
+        }
+    }
+
+    /// Wakes the session's task if it waits.
+    pub(in crate::hub) fn wake(&mut self) {
+        if self.sleep == Sleep::Asleep {
+            self.sleep = Sleep::Awake;
+            if let Some(waker) = &self.waker {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// From now on the session waits to be woken through `waker`.
+    pub(in crate::hub) fn sleep(&mut self, waker: &Waker) {
+        self.sleep = Sleep::Asleep;
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
+    }
+}
+
+impl Reads {
+    pub(in crate::hub) fn as_slice(&self) -> &[Read] {
+        match self {
+            Reads::None => &[],
+            Reads::One(read) => std::slice::from_ref(read),
+            Reads::Many(reads) => reads,
+        }
+    }
+
+    pub(in crate::hub) fn as_mut_slice(&mut self) -> &mut [Read] {
+        match self {
+            Reads::None => &mut [],
+            Reads::One(read) => std::slice::from_mut(read),
+            Reads::Many(reads) => reads,
+        }
+    }
+
+    pub(in crate::hub) fn of_mirror(&mut self, mirror: u32) -> Option<&mut Read> {
+        self.as_mut_slice().iter_mut().find(|read| read.mirror == mirror)
+    }
+
+    pub(in crate::hub) fn push(&mut self, read: Read) {
+        *self = match std::mem::replace(self, Reads::None) {
+            Reads::None => Reads::One(read),
+            Reads::One(first) => Reads::Many(vec![first, read]),
+            Reads::Many(mut reads) => {
+                reads.push(read);
+                Reads::Many(reads)
+            }
+        };
+    }
+
+    /// Takes the read at `index` out; the order of the others stays.
+    pub(in crate::hub) fn take(&mut self, index: usize) -> Option<Read> {
+        match self {
+            Reads::Many(reads) => (index < reads.len()).then(|| reads.remove(index)),
+            Reads::One(_) if index == 0 => match std::mem::replace(self, Reads::None) {
+                Reads::One(read) => Some(read),
+                Reads::None | Reads::Many(_) => None,
+            },
+            Reads::None | Reads::One(_) => None,
+        }
+    }
+}

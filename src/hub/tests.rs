@@ -1,0 +1,272 @@
+use super::*;
+use crate::hub::policy::{ChannelPolicy, ConflateKey, SlowConsumer};
+use crate::hub::shard::{Delivery, Shard, Start, Subscription};
+use crate::model::cursor::Cursor;
+use crate::model::message::{Data, Label};
+use crate::model::pattern::ChannelPattern;
+use crate::model::session::{CloseReason, GapReason};
+use proptest::prelude::*;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+fn hub(policy: ChannelPolicy) -> Arc<Hub> {
+    let all = ChannelPattern::new("**").expect("a pattern");
+    let policies = Arc::new(ArcSwap::from_pointee(ChannelPolicies::new(vec![(all, policy)])));
+    Hub::new(2, Clock::start(), HubLimits::default(), policies)
+}
+
+fn name(text: &str) -> ChannelName {
+    ChannelName::new(text).expect("a name")
+}
+
+fn publish(hub: &Hub, channel: &str, text: &str) -> Position {
+    let message = Message {
+        channel: name(channel),
+        id: None,
+        event: Label::new(text.split(':').next().unwrap_or_default()).ok(),
+        data: Data::Text(text.into()),
+        cloudevent: None,
+    };
+    hub.append(&hub.open(&name(channel)).expect("room"), message, None).expect("no condition")
+}
+
+fn pump(shard: &Rc<Shard>) {
+    assert!(shard.poll_pump(&mut Context::from_waker(Waker::noop()), |_| ()).is_pending());
+}
+
+/// All that there is to read: texts, `gap:reason`, `conflated:n`, `end:reason`.
+fn read(subscription: &mut Subscription) -> Vec<String> {
+    let mut all = Vec::new();
+    while let Some(delivery) = subscription.next() {
+        all.push(match delivery {
+            Delivery::Message(entry) => String::from_utf8_lossy(entry.message.data.as_bytes()).into_owned(),
+            Delivery::Gap(gap) => format!("gap:{}", gap.reason.as_str()),
+            Delivery::Conflated(left_out) => format!("conflated:{left_out}"),
+            Delivery::End(reason) => {
+                all.push(format!("end:{}", reason.as_str()));
+                return all;
+            }
+        });
+    }
+    all
+}
+
+#[test]
+fn history_then_live_without_a_hole() {
+    let hub = hub(ChannelPolicy::default());
+    let shard = Shard::new(&hub, 0);
+    publish(&hub, "c", "1");
+    publish(&hub, "c", "2");
+    let mut subscription = shard.subscribe(&[name("c")], None, Start::Last(1)).expect("room");
+    publish(&hub, "c", "3");
+    assert_eq!(read(&mut subscription), ["2"]);
+    pump(&shard);
+    assert_eq!(read(&mut subscription), ["3"]);
+    let cursor = subscription.cursor();
+    drop(subscription);
+    publish(&hub, "c", "4");
+    let mut again = shard.subscribe(&[name("c")], Some(&cursor), Start::Now).expect("room");
+    assert_eq!((again.resumed(), read(&mut again)), (Some(true), vec!["4".to_owned()]));
+}
+
+#[test]
+fn both_shards_get_every_message() {
+    let hub = hub(ChannelPolicy::default());
+    let shards = [Shard::new(&hub, 0), Shard::new(&hub, 1)];
+    let mut sessions: Vec<_> =
+        shards.iter().map(|shard| shard.subscribe(&[name("c")], None, Start::Now).expect("room")).collect();
+    publish(&hub, "c", "1");
+    for (shard, session) in shards.iter().zip(&mut sessions) {
+        pump(shard);
+        assert_eq!(read(session), ["1"]);
+    }
+    assert_eq!(hub.find("c").map(|channel| channel.sessions()), Some(2));
+}
+
+#[test]
+fn a_session_that_falls_behind_is_told() {
+    for (slow_consumer, expected) in [
+        (SlowConsumer::Gap, vec!["gap:slow", "b:99"]),
+        (SlowConsumer::Close, vec!["end:slow"]),
+        (SlowConsumer::Conflate(ConflateKey::Event), vec!["conflated:34", "a:34", "b:35", "b:99"]),
+    ] {
+        let hub = hub(ChannelPolicy { history_messages_max: 0, slow_consumer, ..ChannelPolicy::default() });
+        let shard = Shard::new(&hub, 0);
+        let mut slow = shard.subscribe(&[name("c")], None, Start::Now).expect("room");
+        for n in 0..100 {
+            publish(&hub, "c", &format!("{}:{n}", if n < 35 { "a" } else { "b" }));
+        }
+        pump(&shard);
+        let all = read(&mut slow);
+        let ends: Vec<&str> = all.iter().map(String::as_str).filter(|text| expected.contains(text)).collect();
+        assert_eq!(ends, if expected.contains(&"a:34") { vec!["a:34", "b:99"] } else { expected.clone() }, "{all:?}");
+    }
+}
+
+#[test]
+fn a_cursor_of_other_channels_is_a_gap() {
+    let hub = hub(ChannelPolicy::default());
+    let shard = Shard::new(&hub, 0);
+    publish(&hub, "b", "old");
+    let cursor = shard.subscribe(&[name("a")], None, Start::Now).expect("room").cursor();
+    let mut session = shard.subscribe(&[name("b")], Some(&cursor), Start::Now).expect("room");
+    assert_eq!(session.resumed(), Some(false));
+    assert_eq!(read(&mut session), ["gap:epoch", "old"]);
+}
+
+#[test]
+fn gaps_with_one_reason_are_announced_together() {
+    let hub = hub(ChannelPolicy::default());
+    let shard = Shard::new(&hub, 0);
+    let mut session = shard.subscribe(&[name("a"), name("b")], Some(&Cursor::default()), Start::Now).expect("room");
+    match session.next() {
+        Some(Delivery::Gap(gap)) => {
+            assert_eq!((gap.channels, gap.reason), (vec![name("a"), name("b")], GapReason::Epoch));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(session.next().is_none());
+}
+
+#[test]
+fn channels_come_and_go_within_a_session() {
+    let hub = hub(ChannelPolicy::default());
+    let shard = Shard::new(&hub, 0);
+    let mut others: Vec<_> =
+        (0..3).map(|_| shard.subscribe(&[name("a"), name("b")], None, Start::Now).expect("room")).collect();
+    let mut session = shard.subscribe(&[], None, Start::Now).expect("room");
+    for channel in ["a", "b", "c"] {
+        session.add(&name(channel)).expect("room");
+    }
+    assert!(others[0].remove(&name("a")) && !others[0].remove(&name("a")));
+    assert!(session.remove(&name("b")));
+    for channel in ["a", "b", "c"] {
+        publish(&hub, channel, channel);
+    }
+    pump(&shard);
+    assert_eq!(read(&mut session), ["a", "c"]);
+    assert_eq!(read(&mut others[0]), ["b"]);
+    assert_eq!(read(&mut others[2]), ["a", "b"]);
+    drop((session, others));
+    assert_eq!(shard.sessions(), 0);
+    assert_eq!(hub.find("a").map(|channel| channel.sessions()), Some(0));
+}
+
+#[test]
+fn a_channel_that_was_never_published_to_is_forgotten_with_its_last_session() {
+    let hub = hub(ChannelPolicy::default());
+    let shard = Shard::new(&hub, 0);
+    let session = shard.subscribe(&[name("a")], None, Start::Now).expect("room");
+    let cursor = session.cursor();
+    (0..hub.partitions()).for_each(|turn| hub.sweep(turn));
+    assert_eq!(hub.figures().channels, 1);
+    drop(session);
+    (0..hub.partitions()).for_each(|turn| hub.sweep(turn));
+    assert_eq!(hub.figures().channels, 0);
+    publish(&hub, "a", "1");
+    let mut again = shard.subscribe(&[name("a")], Some(&cursor), Start::Now).expect("room");
+    assert_eq!(read(&mut again), ["1"]);
+}
+
+#[test]
+fn channels_are_bounded() {
+    let limits = HubLimits { channels_max: 1, ..HubLimits::default() };
+    let hub = Hub::new(1, Clock::start(), limits, Arc::default());
+    let shard = Shard::new(&hub, 0);
+    let _first = shard.subscribe(&[name("a")], None, Start::Now).expect("room");
+    assert_eq!(shard.subscribe(&[name("b")], None, Start::Now).err(), Some(HubError::TooManyChannels(1)));
+    assert_eq!(shard.sessions(), 1);
+}
+
+#[test]
+fn every_session_is_asked_to_end_after_what_is_there() {
+    let hub = hub(ChannelPolicy::default());
+    let shard = Shard::new(&hub, 0);
+    let mut session = shard.subscribe(&[name("a")], None, Start::Now).expect("room");
+    publish(&hub, "a", "1");
+    pump(&shard);
+    shard.end_all(CloseReason::Drain);
+    assert_eq!(read(&mut session), ["1", "end:drain"]);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Publish(u8),
+    Pump,
+    Read(usize),
+    Leave,
+    Resume(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0u8..3).prop_map(Step::Publish),
+        2 => Just(Step::Pump),
+        2 => (1usize..60).prop_map(Step::Read),
+        1 => Just(Step::Leave),
+        1 => (0usize..2).prop_map(Step::Resume),
+    ]
+}
+
+proptest! {
+    /// A session that reads, leaves and resumes on either worker as it likes gets each channel's messages in order,
+    /// each once; where one is missing, a gap was announced in its place.
+    #[test]
+    fn what_a_session_reads_is_whole_or_announced(steps in proptest::collection::vec(step(), 1..400)) {
+        let hub = hub(ChannelPolicy { history_messages_max: 0, ..ChannelPolicy::default() });
+        let shards = [Shard::new(&hub, 0), Shard::new(&hub, 1)];
+        let names = [name("0"), name("1"), name("2")];
+        let mut published = [0u32; 3];
+        let mut next = [0u32; 3];
+        let mut may_skip = [false; 3];
+        let mut cursor: Option<Cursor> = None;
+        let mut session = None;
+        let mut check = |session: &mut Subscription, count: usize, next: &mut [u32; 3], published: &[u32; 3]| {
+            for _ in 0..count {
+                match session.next() {
+                    Some(Delivery::Message(entry)) => {
+                        let channel: usize = entry.message.channel.as_str().parse().expect("a digit");
+                        let number: u32 = String::from_utf8_lossy(entry.message.data.as_bytes()).parse().expect("a number");
+                        assert!(number == next[channel] || may_skip[channel] && number > next[channel], "{number} after {next:?}");
+                        assert!(number < published[channel]);
+                        may_skip[channel] = false;
+                        next[channel] = number + 1;
+                    }
+                    Some(Delivery::Gap(gap)) => gap.channels.iter().for_each(|channel| {
+                        may_skip[channel.as_str().parse::<usize>().expect("a digit")] = true;
+                    }),
+                    Some(other) => panic!("{other:?}"),
+                    None => break,
+                }
+            }
+        };
+        session.replace(shards[0].subscribe(&names, None, Start::Now).expect("room"));
+        for step in steps {
+            match step {
+                Step::Publish(channel) => {
+                    for _ in 0..5 {
+                        publish(&hub, &channel.to_string(), &published[usize::from(channel)].to_string());
+                        published[usize::from(channel)] += 1;
+                    }
+                }
+                Step::Pump => shards.iter().for_each(pump),
+                Step::Read(count) => session.iter_mut().for_each(|session| check(session, count, &mut next, &published)),
+                Step::Leave => {
+                    if let Some(session) = session.take() {
+                        cursor = Some(session.cursor());
+                    }
+                }
+                Step::Resume(worker) => if session.is_none() {
+                    session = Some(shards[worker].subscribe(&names, cursor.as_ref(), Start::Now).expect("room"));
+                },
+            }
+        }
+        let mut session = match session {
+            Some(session) => session,
+            None => shards[0].subscribe(&names, cursor.as_ref(), Start::Now).expect("room"),
+        };
+        shards.iter().for_each(pump);
+        check(&mut session, usize::MAX, &mut next, &published);
+        assert_eq!(next, published, "all was read to the end");
+    }
+}
