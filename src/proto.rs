@@ -1,5 +1,10 @@
 //! Bytes and machines without I/O: each file says what one wire form is.
 
+pub mod accept;
 pub mod chunk;
+pub mod head_watch;
+pub mod http1;
+pub mod long_poll;
 pub mod problem;
+pub mod sse;
 pub mod webhook;

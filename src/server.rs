@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod connection;
+pub mod date;
 pub mod h1;
 pub mod h2;
 pub mod io;

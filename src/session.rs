@@ -1,3 +1,5 @@
 //! One client's session: the hub's messages, an encoder and a link, until one of them ends.
 
+pub mod long_poll;
 pub mod settings;
+pub mod sse;

@@ -66,6 +66,7 @@ pub struct Shard {
     hub: Arc<Hub>,
     worker: usize,
     now_us: Cell<u64>,
+    looks: Cell<u32>,
     state: RefCell<State>,
 }
 
@@ -125,7 +126,13 @@ impl Shard {
     /// The part of worker number `worker`; each number is taken once.
     pub fn new(hub: &Arc<Hub>, worker: usize) -> Rc<Self> {
         let now_us = hub.clock().now_us();
-        let shard = Self { hub: Arc::clone(hub), worker, now_us: Cell::new(now_us), state: RefCell::default() };
+        let shard = Self {
+            hub: Arc::clone(hub),
+            worker,
+            now_us: Cell::new(now_us),
+            looks: Cell::new(0),
+            state: RefCell::default(),
+        };
         // The wheel starts at the present tick.
         while shard.state.borrow_mut().wheel.advance(now_us / 1000).is_some() {}
         Rc::new(shard)
@@ -136,8 +143,14 @@ impl Shard {
         self.now_us.get() / 1000
     }
 
-    /// Microseconds of the hub's clock, as of the last time the worker looked.
+    /// Microseconds of the hub's clock, looked up anew at every 16th call: for the latency of deliveries, of which
+    /// there are many a moment.
     pub fn now_us(&self) -> u64 {
+        let looks = self.looks.get().wrapping_add(1);
+        self.looks.set(looks);
+        if looks.is_multiple_of(16) {
+            self.now_us.set(self.hub.clock().now_us());
+        }
         self.now_us.get()
     }
 
@@ -209,7 +222,7 @@ impl Shard {
                 };
                 if reader.deadline_ms <= now_ms {
                     reader.tick = 0;
-                    reader.wake();
+                    reader.wake_anyway();
                 } else {
                     reader.tick = state.wheel.tick_of(reader.deadline_ms);
                     state.wheel.file(key, reader.tick);
@@ -222,7 +235,7 @@ impl Shard {
     pub fn end_all(&self, reason: CloseReason) {
         for (_, reader) in &mut self.state.borrow_mut().readers {
             reader.end = Some(reason);
-            reader.wake();
+            reader.wake_anyway();
         }
     }
 

@@ -1,43 +1,276 @@
 //! A held stream, whichever HTTP version carries it.
 
 use crate::proto::chunk::Chunk;
-use std::io;
-use std::task::{Context, Poll};
+use crate::server::io::Io;
+use bytes::{Buf, Bytes};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes that may be queued before [`Link::has_room`] says no.
+pub const LINK_QUEUE_BYTES_MAX: usize = 64 * 1024;
+/// Pieces that go out in one system call.
+const SLICES_MAX: usize = 32;
 
 /// A client's end of a held response or WebSocket.
-pub struct Link {}
+#[derive(Debug)]
+pub struct Link {
+    queue: Queue,
+    carrier: Carrier,
+}
+
+#[derive(Debug)]
+enum Carrier {
+    H1 { io: Io, unread: Bytes, framing: Framing },
+    H2 { send: h2::SendStream<Bytes>, receive: Option<h2::RecvStream>, unread: Bytes },
+}
+
+/// How pieces are framed on HTTP/1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// As chunks (RFC 9112 §7.1).
+    Chunked,
+    /// Not at all: an upgraded connection, or a body that ends with the connection (HTTP/1.0).
+    Raw,
+    /// Not at all, and the end was sent.
+    Ended,
+}
+
+/// What waits to be sent. The usual one piece takes no allocation.
+#[derive(Debug, Default)]
+struct Queue {
+    front: Bytes,
+    rest: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Queue {
+    fn push(&mut self, bytes: Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.bytes += bytes.len();
+        if self.front.is_empty() {
+            self.front = bytes;
+        } else {
+            self.rest.push_back(bytes);
+        }
+    }
+
+    /// Takes note that `sent` bytes are gone.
+    fn advance(&mut self, mut sent: usize) {
+        self.bytes -= sent;
+        while sent > 0 {
+            let of_front = sent.min(self.front.len());
+            self.front.advance(of_front);
+            sent -= of_front;
+            self.next_front();
+        }
+    }
+
+    /// Takes the front piece out, or its first `limit` bytes.
+    fn take(&mut self, limit: usize) -> Bytes {
+        let taken = self.front.split_to(limit.min(self.front.len()));
+        self.bytes -= taken.len();
+        self.next_front();
+        taken
+    }
+
+    fn next_front(&mut self) {
+        if self.front.is_empty() {
+            self.front = self.rest.pop_front().unwrap_or_default();
+            if self.rest.is_empty() {
+                self.rest = VecDeque::new();
+            }
+        }
+    }
+}
 
 impl Link {
+    /// A link over an HTTP/1.1 connection, after `head` (the response head's bytes). `unread` was read already.
+    pub fn h1(io: Io, unread: Bytes, head: Bytes, framing: Framing) -> Self {
+        let mut queue = Queue::default();
+        queue.push(head);
+        Self { queue, carrier: Carrier::H1 { io, unread, framing } }
+    }
+
+    /// A link over an HTTP/2 stream whose response head has been sent. Without `receive` the client has sent all.
+    pub fn h2(send: h2::SendStream<Bytes>, receive: Option<h2::RecvStream>) -> Self {
+        Self { queue: Queue::default(), carrier: Carrier::H2 { send, receive, unread: Bytes::new() } }
+    }
+
     /// Whether more should be queued: false while the client takes less than it is sent.
     pub fn has_room(&self) -> bool {
-        true
+        self.queue.bytes < LINK_QUEUE_BYTES_MAX
+    }
+
+    /// Whether everything queued has been handed over.
+    pub fn is_flushed(&self) -> bool {
+        self.queue.bytes == 0
     }
 
     /// Queues a piece; nothing is copied.
-    pub fn push(&mut self, _chunk: &Chunk) {}
+    pub fn push(&mut self, chunk: &Chunk) {
+        self.queue.push(match &self.carrier {
+            Carrier::H1 { framing: Framing::Chunked, .. } => chunk.framed().clone(),
+            Carrier::H1 { .. } | Carrier::H2 { .. } => chunk.content(),
+        });
+    }
+
+    /// Queues bytes for a link that is not chunked (a WebSocket's, a tunnel's).
+    pub fn push_raw(&mut self, bytes: Bytes) {
+        debug_assert!(!matches!(self.carrier, Carrier::H1 { framing: Framing::Chunked, .. }));
+        self.queue.push(bytes);
+    }
 
     /// Hands the queue to the kernel (h1) or to the connection (h2). Ready: all is handed over. Pending: the client is
     /// slow; the task is woken when more can go.
     ///
     /// # Errors
     /// When the client is gone.
-    pub fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.carrier {
+            Carrier::H1 { io, .. } => flush_h1(io, &mut self.queue, cx),
+            Carrier::H2 { send, .. } => flush_h2(send, &mut self.queue, cx),
+        }
     }
 
     /// Reads what the client sends; 0 is its end.
     ///
     /// # Errors
     /// When the client is gone.
-    pub fn poll_read(&mut self, _cx: &mut Context<'_>, _buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        Poll::Pending
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let (Carrier::H1 { unread, .. } | Carrier::H2 { unread, .. }) = &mut self.carrier;
+        if unread.is_empty() {
+            match &mut self.carrier {
+                Carrier::H1 { io, .. } => {
+                    let mut buf = ReadBuf::new(buffer);
+                    ready!(Pin::new(io).poll_read(cx, &mut buf))?;
+                    return Poll::Ready(Ok(buf.filled().len()));
+                }
+                Carrier::H2 { receive, unread, .. } => {
+                    let Some(receive) = receive else { return Poll::Ready(Ok(0)) };
+                    match ready!(receive.poll_data(cx)) {
+                        Some(Ok(data)) => {
+                            let _ = receive.flow_control().release_capacity(data.len());
+                            *unread = data;
+                        }
+                        Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+                        None => return Poll::Ready(Ok(0)),
+                    }
+                }
+            }
+        }
+        let (Carrier::H1 { unread, .. } | Carrier::H2 { unread, .. }) = &mut self.carrier;
+        let len = unread.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&unread[..len]);
+        unread.advance(len);
+        if unread.is_empty() {
+            // Frees the buffer that it was a part of.
+            *unread = Bytes::new();
+        }
+        if len == 0 && !buffer.is_empty() {
+            // An empty DATA frame is not the end.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(len))
     }
 
-    /// Flushes, then ends the stream cleanly: last chunk, END_STREAM, or a TCP (TLS) shutdown of a raw link.
+    /// Ready when the client of a one-way stream is gone: it closed the connection or reset the stream. What it still
+    /// sends goes unheard.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.carrier {
+            Carrier::H1 { io, unread, .. } => {
+                *unread = Bytes::new();
+                let mut scratch = [0; 1024];
+                // A client that goes on sending is heard for a moment only, then others have their turn.
+                for _ in 0..16 {
+                    let mut buf = ReadBuf::new(&mut scratch);
+                    match ready!(Pin::new(&mut *io).poll_read(cx, &mut buf)) {
+                        Ok(()) if !buf.filled().is_empty() => {}
+                        Ok(()) | Err(_) => return Poll::Ready(()),
+                    }
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Carrier::H2 { send, .. } => send.poll_reset(cx).map(|_| ()),
+        }
+    }
+
+    /// Flushes, then ends the stream cleanly: last chunk, END_STREAM, and a TCP (TLS) shutdown on HTTP/1.1.
     ///
     /// # Errors
     /// When the client is gone.
-    pub fn poll_finish(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    pub fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Carrier::H1 { framing: framing @ Framing::Chunked, .. } = &mut self.carrier {
+            *framing = Framing::Ended;
+            self.queue.push(Bytes::from_static(b"0\r\n\r\n"));
+        }
+        ready!(self.poll_flush(cx))?;
+        match &mut self.carrier {
+            Carrier::H1 { io, .. } => Pin::new(io).poll_shutdown(cx),
+            Carrier::H2 { send, .. } => Poll::Ready(send.send_data(Bytes::new(), true).map_err(io::Error::other)),
+        }
+    }
+}
+
+fn flush_h1(io: &mut Io, queue: &mut Queue, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    while !queue.front.is_empty() {
+        let sent = if queue.rest.is_empty() {
+            ready!(Pin::new(&mut *io).poll_write(cx, &queue.front))?
+        } else {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let pieces = std::iter::once(&queue.front).chain(&queue.rest);
+            let count = slices.iter_mut().zip(pieces).map(|(slice, piece)| *slice = IoSlice::new(piece)).count();
+            ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices[..count]))?
+        };
+        if sent == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        queue.advance(sent);
+    }
+    Pin::new(io).poll_flush(cx)
+}
+
+fn flush_h2(send: &mut h2::SendStream<Bytes>, queue: &mut Queue, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    while !queue.front.is_empty() {
+        let mut capacity = send.capacity();
+        if capacity < queue.front.len() {
+            send.reserve_capacity(queue.bytes);
+            capacity = send.capacity();
+        }
+        if capacity == 0 {
+            match ready!(send.poll_capacity(cx)) {
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            }
+        }
+        send.send_data(queue.take(capacity), false).map_err(io::Error::other)?;
+    }
+    Poll::Ready(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_gives_its_pieces_in_order() {
+        let mut queue = Queue::default();
+        for piece in ["ab", "", "cde", "f"] {
+            queue.push(Bytes::from_static(piece.as_bytes()));
+        }
+        assert_eq!(queue.bytes, 6);
+        queue.advance(3);
+        assert_eq!((queue.front.as_ref(), queue.bytes), (&b"de"[..], 3));
+        assert_eq!(queue.take(1).as_ref(), b"d");
+        assert_eq!(queue.take(9).as_ref(), b"e");
+        assert_eq!(queue.take(9).as_ref(), b"f");
+        assert!(queue.front.is_empty() && queue.bytes == 0);
     }
 }

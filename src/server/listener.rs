@@ -1,8 +1,15 @@
 //! Where clients connect: the checked listener and its accept loop.
 
+use crate::server::connection::{self, Endpoint, Server};
 use crate::server::tls::TlsSettings;
+use socket2::{Domain, Socket, Type};
+use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// A checked listener.
 #[derive(Debug, Clone)]
@@ -30,4 +37,63 @@ pub enum Protocol {
     H2,
     /// HTTP/1.1 (RFC 9112), ALPN `http/1.1`.
     Http1,
+}
+
+/// How many connections the kernel keeps that are not accepted yet.
+const BACKLOG: i32 = 4096;
+
+/// A listening socket for each worker, all on one address (SO_REUSEPORT): the kernel spreads connections over them.
+///
+/// TCP_NODELAY and TCP_USER_TIMEOUT are set here and inherited by what is accepted: a dead client is noticed a minute
+/// after it stopped acknowledging, without a timer of ours.
+///
+/// # Errors
+/// When the address can't be bound, or another process listens on it.
+pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    // Without SO_REUSEPORT first: otherwise another instance's listener would share its port with us unnoticed.
+    let probe = socket(address, Share::Alone)?;
+    let address = probe.local_addr()?.as_socket().unwrap_or(address);
+    drop(probe);
+    (0..workers).map(|_| socket(address, Share::AmongWorkers).map(Into::into)).collect()
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Share {
+    Alone,
+    AmongWorkers,
+}
+
+fn socket(address: SocketAddr, share: Share) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if share == Share::AmongWorkers {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(60)))?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// Accepts connections until dropped; each is served in a task of its own.
+pub async fn accept(server: Rc<Server>, settings: ListenerSettings, tls: Option<TlsAcceptor>, listener: TcpListener) {
+    let endpoint = Rc::new(Endpoint { settings, tls });
+    loop {
+        match listener.accept().await {
+            Ok((tcp, from)) => {
+                tokio::task::spawn_local(connection::serve(Rc::clone(&server), Rc::clone(&endpoint), tcp, from));
+            }
+            Err(error) => {
+                // Out of files, most likely: what is open goes on, and new clients wait in the kernel.
+                tracing::error!(listener = %endpoint.settings.name, %error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
 }

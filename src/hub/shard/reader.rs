@@ -32,7 +32,10 @@ pub(in crate::hub) struct Backlog {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sleep {
     Awake,
+    /// Until something is new.
     Asleep,
+    /// Until the deadline or the end: its client does not take what it has already.
+    Stalled,
 }
 
 /// A session's place in one channel.
@@ -80,9 +83,16 @@ impl Reader {
         }
     }
 
-    /// Wakes the session's task if it waits.
+    /// Wakes the session's task if it waits for something new.
     pub(in crate::hub) fn wake(&mut self) {
         if self.sleep == Sleep::Asleep {
+            self.wake_anyway();
+        }
+    }
+
+    /// Wakes the session's task if it waits at all.
+    pub(in crate::hub) fn wake_anyway(&mut self) {
+        if self.sleep != Sleep::Awake {
             self.sleep = Sleep::Awake;
             if let Some(waker) = &self.waker {
                 waker.wake_by_ref();
@@ -90,9 +100,19 @@ impl Reader {
         }
     }
 
-    /// From now on the session waits to be woken through `waker`.
+    /// From now on the session waits for something new.
     pub(in crate::hub) fn sleep(&mut self, waker: &Waker) {
         self.sleep = Sleep::Asleep;
+        self.set_waker(waker);
+    }
+
+    /// From now on the session waits for its deadline or its end only.
+    pub(in crate::hub) fn stall(&mut self, waker: &Waker) {
+        self.sleep = Sleep::Stalled;
+        self.set_waker(waker);
+    }
+
+    fn set_waker(&mut self, waker: &Waker) {
         if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             self.waker = Some(waker.clone());
         }

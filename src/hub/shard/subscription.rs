@@ -121,10 +121,18 @@ impl Subscription {
         Poll::Pending
     }
 
-    /// Has the task woken when there is something new, whatever there is now: for a session that waits for its client
-    /// to take what it has.
-    pub fn wake_on_change(&mut self, cx: &mut Context<'_>) {
-        self.shard.state.borrow_mut().readers[self.key as usize].sleep(cx.waker());
+    /// Waits for the deadline or the end only: for a session whose client does not take what it has already.
+    pub fn stall(&mut self, cx: &mut Context<'_>) {
+        self.shard.state.borrow_mut().readers[self.key as usize].stall(cx.waker());
+    }
+
+    /// Whether the session has fallen behind on a channel that closes slow sessions.
+    pub fn is_too_slow(&self) -> bool {
+        let state = self.shard.state.borrow();
+        state.readers[self.key as usize].reads.as_slice().iter().any(|read| {
+            let mirror = &state.mirrors[read.mirror as usize];
+            mirror.policy.slow_consumer == SlowConsumer::Close && read.next < mirror.first
+        })
     }
 
     /// Wakes the session at about this time of [`Shard::now_ms`] (within a quarter of a second).
