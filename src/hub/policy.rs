@@ -70,4 +70,14 @@ impl ChannelPolicies {
         let covering = self.entries.iter().find(|(pattern, _)| pattern.matches(channel.as_str()));
         Arc::clone(covering.map_or(&self.default, |(_, policy)| policy))
     }
+
+    /// The patterns and their policies, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&ChannelPattern, &ChannelPolicy)> {
+        self.entries.iter().map(|(pattern, policy)| (pattern, &**policy))
+    }
+
+    /// The policy of channels that no pattern covers.
+    pub fn default_policy(&self) -> &ChannelPolicy {
+        &self.default
+    }
 }
