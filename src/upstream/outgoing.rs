@@ -67,6 +67,10 @@ fn frame(request: &mut http::Request<Upload>, protocol: UpstreamProtocol) {
         }
         None => {}
     }
+    let told = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    if let Some(len) = told {
+        request.body_mut().expect_len(len);
+    }
 }
 
 /// Leaves only framing fields that are true once the body was read (RFC 9112 §6.3).

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 /// A request body that notes how far it is.
 pub(super) struct Upload {
     body: Body,
+    left: Option<u64>,
     progress: Rc<Progress>,
 }
 
@@ -60,7 +61,12 @@ impl Upload {
         let phase = if body.is_end_stream() { Phase::Done } else { Phase::ServersTurn };
         let progress =
             Rc::new(Progress { phase: Cell::new(phase), moved: Cell::new(Instant::now()), waker: RefCell::new(None) });
-        (Self { body, progress: Rc::clone(&progress) }, progress)
+        (Self { body, left: None, progress: Rc::clone(&progress) }, progress)
+    }
+
+    /// Says that the body is over after `len` bytes: the HTTP machine asks for no more than `Content-Length` tells.
+    pub(super) fn expect_len(&mut self, len: u64) {
+        self.left = Some(len);
     }
 }
 
@@ -131,8 +137,11 @@ impl HttpBody for Upload {
                 Poll::Pending
             }
             Poll::Ready(frame) => {
+                if let (Some(left), Some(Ok(frame))) = (&mut this.left, &frame) {
+                    *left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
+                }
                 progress.step(match &frame {
-                    Some(Ok(_)) if !this.body.is_end_stream() => Phase::ServersTurn,
+                    Some(Ok(_)) if this.left != Some(0) && !this.body.is_end_stream() => Phase::ServersTurn,
                     Some(Ok(_)) | None => Phase::Done,
                     Some(Err(_)) => Phase::Broken,
                 });
