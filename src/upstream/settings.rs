@@ -1,5 +1,6 @@
 //! The checked `upstreams` section.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,14 @@ pub struct ServerAddress {
     pub host: Arc<str>,
     /// The TCP port.
     pub port: u16,
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bare = self.host.contains(':') && !self.host.starts_with('[');
+        let (open, close) = if bare { ("[", "]") } else { ("", "") };
+        write!(f, "{open}{}{close}:{}", self.host, self.port)
+    }
 }
 
 /// How the next server is picked.
