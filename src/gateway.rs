@@ -1,3 +1,194 @@
 //! From a client's request to its answer; the file to read first.
+//!
+//! ```text
+//! request ─▶ check ─▶ route ─┬─ push ──────▶ hub.subscribe ─▶ SSE · WebSocket · long poll
+//!                            ├─ websocket ─▶ OPEN to the backend ─▶ bridged session
+//!                            └─ proxy ─────▶ upstream ─▶ its response, or a tunnel
+//! ```
 
+pub mod cors;
+pub mod forward;
+pub mod push;
+pub mod respond;
 pub mod settings;
+pub mod websocket;
+
+use crate::bus::Bus;
+use crate::hub::policy::ChannelPolicies;
+use crate::hub::shard::Shard;
+use crate::model::channel::ChannelName;
+use crate::proto::request_check;
+use crate::route::Route;
+use crate::server::request_id::RequestId;
+use crate::server::{Answer, Handler, Peer, Request};
+use crate::telemetry::access;
+use crate::telemetry::log::AccessLog;
+use crate::telemetry::metrics::WorkerMetrics;
+use crate::upstream::Upstreams;
+use arc_swap::ArcSwap;
+use futures_util::future::LocalBoxFuture;
+use http::header::{HOST, ORIGIN};
+use http::{HeaderMap, Method, StatusCode};
+use respond::ClientError;
+use settings::{Action, GatewaySettings};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Answers clients' requests; one a worker.
+pub struct Gateway {
+    inner: Rc<Inner>,
+}
+
+/// What the gateway works with.
+pub struct Parts {
+    /// Routes and upstreams; swapped whole by a reload.
+    pub settings: Arc<ArcSwap<GatewaySettings>>,
+    /// What channels allow; swapped with them.
+    pub policies: Arc<ArcSwap<ChannelPolicies>>,
+    /// The worker's part of the hub.
+    pub shard: Rc<Shard>,
+    /// Where clients' own messages go.
+    pub bus: Arc<dyn Bus>,
+    /// The worker's client of the backends.
+    pub upstreams: Rc<Upstreams>,
+    /// The worker's metrics.
+    pub metrics: Rc<WorkerMetrics>,
+    /// Whether requests leave a line.
+    pub access: AccessLog,
+}
+
+struct Inner {
+    parts: Parts,
+}
+
+impl Gateway {
+    /// A gateway of these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self { inner: Rc::new(Inner { parts }) }
+    }
+}
+
+impl Handler for Gateway {
+    fn handle(&self, request: Request, peer: Rc<Peer>) -> LocalBoxFuture<'static, Answer> {
+        let inner = Rc::clone(&self.inner);
+        Box::pin(async move { inner.answer(request, peer).await })
+    }
+}
+
+impl Inner {
+    async fn answer(&self, request: Request, peer: Rc<Peer>) -> Answer {
+        let started_us = self.parts.shard.clock().now_us();
+        let request_id = RequestId::next();
+        let (parts, body) = request.into_parts();
+        let seen = (self.parts.access == AccessLog::On).then(|| Seen::new(&parts));
+        let origin = parts.headers.get(ORIGIN).cloned();
+        let settings = self.parts.settings.load_full();
+        let (route, result) = match self.find(&settings, &parts) {
+            Ok((route, channels)) => {
+                let exchange = Exchange { request_id, peer: &peer };
+                let result = match &route.action {
+                    Action::Push(push) => self.push(push, &channels, &parts, body).await,
+                    Action::WebSocket(bridge) => self.websocket(bridge, parts, exchange).await,
+                    Action::Proxy(proxy) => {
+                        let request = Request::from_parts(parts, body);
+                        forward::forward(&self.parts.upstreams, proxy, request, &peer, request_id)
+                            .await
+                            .map_err(ClientError::Upstream)
+                    }
+                };
+                (Some(route), result)
+            }
+            Err(error) => (None, Err(error)),
+        };
+        let mut answer = result.unwrap_or_else(|error| {
+            if let Some(reason) = error.refusal() {
+                self.parts.metrics.refused(reason);
+            }
+            Answer::Response(error.response(request_id))
+        });
+        if let (Some(Action::Push(push)), Some(origin)) = (route.as_ref().map(|route| &route.action), origin) {
+            cors::allow(fields_mut(&mut answer), push.cors.as_ref(), &origin);
+        }
+        let status = status(&answer).as_u16();
+        self.parts.metrics.http_request(route.as_ref().map_or("", |route| &route.name), status);
+        if let Some(seen) = seen {
+            let duration_us = self.parts.shard.clock().now_us() - started_us;
+            seen.emit(&peer, route.as_deref(), status, duration_us, request_id);
+        }
+        answer
+    }
+
+    /// The route of a request, once its head is found sound, and the channels of a push route.
+    fn find(
+        &self,
+        settings: &GatewaySettings,
+        parts: &http::request::Parts,
+    ) -> Result<(Arc<Route<Action>>, Vec<ChannelName>), ClientError> {
+        request_check::check(parts)?;
+        let host = parts.uri.authority().map(http::uri::Authority::as_str);
+        let host = host.or_else(|| parts.headers.get(HOST).and_then(|host| host.to_str().ok())).unwrap_or_default();
+        // An extended CONNECT asks for what a GET with an upgrade asks for (RFC 8441 §5).
+        let method = if parts.method == Method::CONNECT { &Method::GET } else { &parts.method };
+        let (route, params) = settings.routes.find(host, parts.uri.path(), method, &parts.headers)?;
+        let channels = match &route.action {
+            Action::Push(push) => push.channels.iter().map(|channel| channel.fill(&params)).collect::<Result<_, _>>()?,
+            Action::WebSocket(_) | Action::Proxy(_) => Vec::new(),
+        };
+        Ok((Arc::clone(route), channels))
+    }
+}
+
+/// What a request comes with beside itself.
+#[derive(Clone, Copy)]
+struct Exchange<'a> {
+    request_id: RequestId,
+    peer: &'a Peer,
+}
+
+/// What the access log tells of a request.
+struct Seen {
+    method: Method,
+    path: String,
+    protocol: &'static str,
+}
+
+impl Seen {
+    fn new(parts: &http::request::Parts) -> Self {
+        let protocol = match parts.version {
+            http::Version::HTTP_2 => "h2",
+            http::Version::HTTP_10 => "http/1.0",
+            _ => "http/1.1",
+        };
+        Self { method: parts.method.clone(), path: parts.uri.path().to_owned(), protocol }
+    }
+
+    fn emit(&self, peer: &Peer, route: Option<&Route<Action>>, status: u16, duration_us: u64, request_id: RequestId) {
+        access::Line {
+            client: peer.address,
+            method: &self.method,
+            path: &self.path,
+            route: route.map(|route| &*route.name),
+            status: Some(status),
+            bytes: None,
+            duration: Duration::from_micros(duration_us),
+            request_id: &request_id,
+            protocol: self.protocol,
+        }
+        .emit();
+    }
+}
+
+fn status(answer: &Answer) -> StatusCode {
+    match answer {
+        Answer::Response(response) => response.status(),
+        Answer::Hold(hold) => hold.head.status(),
+    }
+}
+
+fn fields_mut(answer: &mut Answer) -> &mut HeaderMap {
+    match answer {
+        Answer::Response(response) => response.headers_mut(),
+        Answer::Hold(hold) => hold.head.headers_mut(),
+    }
+}

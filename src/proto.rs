@@ -7,4 +7,5 @@ pub mod http1;
 pub mod long_poll;
 pub mod problem;
 pub mod sse;
+pub mod subscribe;
 pub mod webhook;

@@ -3,3 +3,4 @@
 pub mod long_poll;
 pub mod settings;
 pub mod sse;
+pub mod token;

@@ -138,6 +138,11 @@ impl Shard {
         Rc::new(shard)
     }
 
+    /// The hub's clock.
+    pub fn clock(&self) -> crate::hub::clock::Clock {
+        self.hub.clock()
+    }
+
     /// Milliseconds of the hub's clock, as of the last time the worker looked (coarse, cheap).
     pub fn now_ms(&self) -> u64 {
         self.now_us.get() / 1000

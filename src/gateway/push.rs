@@ -1,0 +1,171 @@
+//! A request on a push route: which transport, from where on, and the session that serves it.
+
+use crate::gateway::Inner;
+use crate::gateway::cors;
+use crate::gateway::respond::ClientError;
+use crate::gateway::settings::PushRoute;
+use crate::hub::shard::Subscription;
+use crate::model::channel::ChannelName;
+use crate::model::cursor::Cursor;
+use crate::model::session::Transport;
+use crate::proto::accept;
+use crate::proto::subscribe::{last_event_id, wait_ms};
+use crate::proto::websocket::handshake;
+use crate::server::body::Body;
+use crate::server::{Answer, Hold, Response};
+use crate::session::settings::PushSettings;
+use crate::session::sse::Sse;
+use crate::session::websocket::{Opening, Setup};
+use crate::session::{long_poll, token};
+use h2::ext::Protocol;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http_body::Body as _;
+use std::rc::Rc;
+use std::sync::Arc;
+
+const RESUMED: HeaderName = HeaderName::from_static("pushbridge-resumed");
+const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+impl Inner {
+    /// Answers a request on a push route.
+    pub(in crate::gateway) async fn push(
+        &self,
+        route: &PushRoute,
+        channels: &[ChannelName],
+        request: &Parts,
+        body: Body,
+    ) -> Result<Answer, ClientError> {
+        let protocol = request.extensions.get::<Protocol>().map(Protocol::as_str);
+        if handshake::is_asked_for(request, protocol) {
+            return self.push_websocket(route, channels, request, protocol);
+        }
+        match request.method {
+            Method::OPTIONS => return Ok(cors::options().into()),
+            Method::GET | Method::HEAD => {}
+            _ => return Err(ClientError::PushMethod),
+        }
+        if !body.is_end_stream() {
+            return Err(ClientError::BodyOnPush);
+        }
+        let settings = &route.session;
+        let fields = request.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let wanted = fields.collect::<Vec<_>>().join(",");
+        let transport = accept::choose(Some(&wanted), &settings.transports)
+            .ok_or_else(|| ClientError::NotAcceptable { transports: settings.transports.clone() })?;
+        let cursor = cursor(request, transport)?;
+        if request.method == Method::HEAD {
+            return Ok(head_only(transport).into());
+        }
+        let subscription = self.subscribe(channels, cursor.as_ref(), settings)?;
+        match transport {
+            Transport::LongPoll => Ok(self.long_poll(request, subscription, settings).await.into()),
+            Transport::Sse | Transport::WebSocket => Ok(self.event_stream(subscription, settings)),
+        }
+    }
+
+    fn push_websocket(
+        &self,
+        route: &PushRoute,
+        channels: &[ChannelName],
+        request: &Parts,
+        protocol: Option<&str>,
+    ) -> Result<Answer, ClientError> {
+        let settings = &route.session;
+        if !settings.transports.contains(&Transport::WebSocket) {
+            return Err(ClientError::NotAcceptable { transports: settings.transports.clone() });
+        }
+        let opening = Opening::check(request, protocol).map_err(|refused| ClientError::Handshake(Box::new(refused)))?;
+        if !cors::may_open(request, &route.allowed_origins) {
+            return Err(ClientError::Origin);
+        }
+        let cursor = cursor(request, Transport::WebSocket)?;
+        let setup = Setup {
+            subscription: self.subscribe(channels, cursor.as_ref(), settings)?,
+            shard: Rc::clone(&self.parts.shard),
+            settings: Arc::clone(settings),
+            policies: self.parts.policies.load_full(),
+            bus: Arc::clone(&self.parts.bus),
+            metrics: Rc::clone(&self.parts.metrics),
+            session: token::new(),
+        };
+        Ok(Answer::Hold(opening.hold(setup)))
+    }
+
+    fn event_stream(&self, subscription: Subscription, settings: &PushSettings) -> Answer {
+        let mut head = http::Response::new(());
+        stream_fields(head.headers_mut());
+        set_resumed(head.headers_mut(), &subscription);
+        let session = Sse {
+            subscription,
+            keep_alive_ms: settings.keep_alive.as_millis() as u64,
+            metrics: Rc::clone(&self.parts.metrics),
+        };
+        Answer::Hold(Hold { head, session: Box::new(session) })
+    }
+
+    async fn long_poll(&self, request: &Parts, subscription: Subscription, settings: &PushSettings) -> Response {
+        let longest_ms = settings.long_poll_timeout.as_millis() as u64;
+        let preferred_ms = wait_ms(&request.headers);
+        let mut fields = HeaderMap::new();
+        set_resumed(&mut fields, &subscription);
+        let wait_ms = preferred_ms.unwrap_or(longest_ms).min(longest_ms);
+        if preferred_ms.is_some() {
+            let applied = HeaderValue::from_str(&format!("wait={}", wait_ms / 1000));
+            fields.extend(applied.ok().map(|applied| (APPLIED, applied)));
+        }
+        let mut response = Box::pin(long_poll::answer(subscription, wait_ms, Rc::clone(&self.parts.metrics))).await;
+        response.headers_mut().extend(fields);
+        answer_fields(response.headers_mut());
+        response
+    }
+
+    fn subscribe(
+        &self,
+        channels: &[ChannelName],
+        cursor: Option<&Cursor>,
+        settings: &PushSettings,
+    ) -> Result<Subscription, ClientError> {
+        Ok(self.parts.shard.subscribe(channels, cursor, settings.start)?)
+    }
+}
+
+fn cursor(request: &Parts, transport: Transport) -> Result<Option<Cursor>, ClientError> {
+    match last_event_id(&request.headers, request.uri.query(), transport) {
+        None => Ok(None),
+        Some(text) => Ok(Some(Cursor::decode(&text)?)),
+    }
+}
+
+/// What a GET would be answered with, but for the session.
+fn head_only(transport: Transport) -> Response {
+    let mut response = Response::new(Body::empty());
+    match transport {
+        Transport::Sse | Transport::WebSocket => stream_fields(response.headers_mut()),
+        Transport::LongPoll => {
+            let json = HeaderValue::from_static(crate::proto::long_poll::MEDIA_TYPE);
+            response.headers_mut().insert(CONTENT_TYPE, json);
+            answer_fields(response.headers_mut());
+        }
+    }
+    response
+}
+
+fn stream_fields(fields: &mut HeaderMap) {
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static(crate::proto::sse::MEDIA_TYPE));
+    fields.insert(BUFFERING, HeaderValue::from_static("no"));
+    answer_fields(fields);
+}
+
+fn answer_fields(fields: &mut HeaderMap) {
+    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.append(VARY, HeaderValue::from_static("accept"));
+}
+
+fn set_resumed(fields: &mut HeaderMap, subscription: &Subscription) {
+    if let Some(resumed) = subscription.resumed() {
+        fields.insert(RESUMED, HeaderValue::from_static(if resumed { "true" } else { "false" }));
+    }
+}
