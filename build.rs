@@ -1,6 +1,5 @@
 //! Tells the binary which commit it is built from (`PUSHBRIDGE_COMMIT`): the variable of that name when it is set, as
 //! an image build without `.git` does, else what git says, else `unknown`. Never fails a build.
-#![expect(clippy::print_stdout, reason = "a build script speaks to cargo on stdout")]
 
 use std::path::Path;
 use std::process::Command;
