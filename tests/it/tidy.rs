@@ -259,3 +259,13 @@ fn every_metric_that_is_spoken_of_exists() {
         }),
     );
 }
+
+#[test]
+fn the_protocol_page_lists_every_close_code_and_gap() {
+    use pushbridge::model::session::{CloseReason, GapReason};
+    let page = Repository::here().text("docs/protocol.md");
+    let has_row = |start: &str| page.lines().any(|line| line.starts_with(start));
+    let closes = CloseReason::ALL.map(|reason| format!("| {} | `{}` |", reason.close_code(), reason.as_str()));
+    let gaps = GapReason::ALL.map(|reason| format!("| `{}` |", reason.as_str()));
+    none("no such row in docs/protocol.md", closes.into_iter().chain(gaps).filter(|row| !has_row(row)));
+}
