@@ -1,1 +1,192 @@
-//! The private listener: metrics, probes and the running configuration.
+//! The private listener: metrics, probes, the running configuration and a page for people.
+//!
+//! Everything here only reads, is answered from memory and takes no body. It asks for no credentials: who may connect
+//! is the operator's choice of address (127.0.0.1 by default). It does not know what makes the instance ready, or
+//! where the figures come from.
+
+mod console;
+mod pages;
+
+use crate::proto::problem::Problem;
+use crate::server::body::Body;
+use crate::server::request_id::RequestId;
+use crate::server::{Answer, Handler, Peer, Request, Response, problem};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Readiness;
+use arc_swap::ArcSwap;
+use console::Rate;
+use futures_util::future::LocalBoxFuture;
+use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue};
+use http::{Method, StatusCode};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Answers the admin listener's requests. Clones share their state: each worker has one.
+#[derive(Debug, Clone)]
+pub struct AdminHandler(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+    /// The running configuration as text, its secrets masked by whoever stores it.
+    config: Arc<ArcSwap<String>>,
+    rate: Rate,
+}
+
+impl AdminHandler {
+    /// A handler over what the process keeps up to date. `config` is shown as it is: secrets must be masked in it.
+    pub fn new(metrics: Arc<Metrics>, readiness: Readiness, config: Arc<ArcSwap<String>>) -> Self {
+        Self(Arc::new(State { metrics, readiness, config, rate: Rate::default() }))
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Response {
+        let page: fn(&State) -> Response = match path {
+            "/" => |state| console::page(state.metrics.figures(), &state.readiness.status(), &state.rate),
+            "/metrics" => |state| pages::metrics(&state.metrics),
+            "/livez" => |_| pages::live(),
+            "/readyz" => |state| pages::ready(&state.readiness.status()),
+            "/config" => |state| pages::config(&state.config.load()),
+            _ => return not_found(path),
+        };
+        match *method {
+            Method::GET => page(&self.0),
+            Method::HEAD => without_body(page(&self.0)),
+            _ => not_allowed(method),
+        }
+    }
+}
+
+impl Handler for AdminHandler {
+    fn handle(&self, request: Request, _peer: Rc<Peer>) -> LocalBoxFuture<'static, Answer> {
+        let response = self.answer(request.method(), request.uri().path());
+        Box::pin(std::future::ready(Answer::Response(response)))
+    }
+}
+
+/// The most of a wrong path or method that is told back, in characters.
+const ECHO_CHARS_MAX: usize = 100;
+
+fn not_found(path: &str) -> Response {
+    let path: String = path.chars().take(ECHO_CHARS_MAX).collect();
+    let detail = format!("there is no {path:?} here; the pages are /, /metrics, /livez, /readyz and /config");
+    problem::response(&Problem::new(StatusCode::NOT_FOUND, detail), RequestId::next())
+}
+
+fn not_allowed(method: &Method) -> Response {
+    let method: String = method.as_str().chars().take(ECHO_CHARS_MAX).collect();
+    let detail = format!("{method} is not possible here; use GET or HEAD");
+    let mut response = problem::response(&Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail), RequestId::next());
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
+}
+
+/// The answer to HEAD: GET's fields, with the length that its body would have (RFC 9110 §9.3.2).
+fn without_body(response: Response) -> Response {
+    use http_body::Body as _;
+    let (mut head, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        head.headers.insert(CONTENT_LENGTH, length.into());
+    }
+    Response::from_parts(head, Body::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::Trust;
+    use crate::server::body::read_whole;
+    use http::header::CONTENT_TYPE;
+
+    struct Admin {
+        handler: AdminHandler,
+        metrics: Arc<Metrics>,
+        readiness: Readiness,
+        config: Arc<ArcSwap<String>>,
+    }
+
+    impl Admin {
+        fn new() -> Self {
+            let (metrics, readiness) = (Metrics::new(), Readiness::new());
+            let config = Arc::new(ArcSwap::from_pointee("listeners: []\n".to_owned()));
+            let handler = AdminHandler::new(Arc::clone(&metrics), readiness.clone(), Arc::clone(&config));
+            Self { handler, metrics, readiness, config }
+        }
+
+        async fn ask(&self, method: Method, target: &str) -> (http::response::Parts, String) {
+            let request = http::Request::builder().method(method).uri(target).body(Body::empty()).expect("a request");
+            let address = ([127, 0, 0, 1], 1).into();
+            let peer = Peer { address, local: address, listener: "admin".into(), tls: None, trusted: Trust::Client };
+            let Answer::Response(response) = self.handler.handle(request, Rc::new(peer)).await else {
+                panic!("a hold");
+            };
+            let (head, body) = response.into_parts();
+            let body = read_whole(body, 1 << 20).await.expect("a body");
+            (head, String::from_utf8(body.to_vec()).expect("UTF-8"))
+        }
+
+        #[track_caller]
+        fn check(&self, target: &str, status: u16, media_type: &str, body: &str) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let (head, text) = runtime.block_on(self.ask(Method::GET, target));
+            assert_eq!(head.status, status);
+            assert_eq!(head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes), Some(media_type.as_bytes()));
+            assert!(text.contains(body), "no {body:?} in {text}");
+            let (headless, empty) = runtime.block_on(self.ask(Method::HEAD, target));
+            assert_eq!((headless.status, empty.as_str()), (head.status, ""));
+            assert_eq!(headless.headers.get(CONTENT_TYPE), head.headers.get(CONTENT_TYPE));
+            assert!(headless.headers.contains_key(CONTENT_LENGTH));
+        }
+    }
+
+    #[test]
+    fn probes_say_what_the_readiness_is() {
+        let admin = Admin::new();
+        let json = "application/json";
+        let latch = admin.readiness.latch("bus");
+        admin.check("/livez", 200, json, r#"{"status":"alive"}"#);
+        admin.check("/readyz", 503, json, r#"{"status":"starting","waiting_for":["bus"]}"#);
+        drop(latch);
+        admin.check("/readyz?verbose", 200, json, r#"{"status":"ready"}"#);
+        let lost = admin.readiness.degrade("the bus is \"down\"");
+        admin.check("/readyz", 200, json, r#"{"status":"degraded","reason":"the bus is \"down\""}"#);
+        drop(lost);
+        let draining = admin.readiness.drain();
+        admin.check("/readyz", 503, json, r#"{"status":"draining"}"#);
+        admin.check("/livez", 200, json, r#"{"status":"alive"}"#);
+        drop(draining);
+    }
+
+    #[test]
+    fn metrics_and_the_running_configuration_are_shown() {
+        let admin = Admin::new();
+        admin.check("/metrics", 200, crate::telemetry::metrics::MEDIA_TYPE, "pushbridge_build_info{");
+        admin.check("/config", 200, "application/yaml", "listeners: []\n");
+        admin.config.store(Arc::new("routes: []\n".to_owned()));
+        admin.check("/config", 200, "application/yaml", "routes: []\n");
+    }
+
+    #[test]
+    fn the_console_shows_figures_and_escapes_what_it_is_told() {
+        let admin = Admin::new();
+        admin.metrics.set_hub(1_234_567, 0, 0);
+        let _lost = admin.readiness.degrade("<script>");
+        admin.check("/", 200, "text/html; charset=utf-8", "1 234 567");
+        admin.check("/", 200, "text/html; charset=utf-8", "&lt;script&gt;");
+    }
+
+    #[tokio::test]
+    async fn other_pages_and_methods_are_refused_with_a_remedy() {
+        let admin = Admin::new();
+        let (head, body) = admin.ask(Method::GET, "/metric?x=secret").await;
+        assert_eq!(head.status, 404);
+        assert!(body.contains("/metrics") && !body.contains("secret"), "{body}");
+        for method in [Method::POST, Method::DELETE, Method::OPTIONS] {
+            let (head, body) = admin.ask(method, "/readyz").await;
+            assert_eq!(head.status, 405);
+            assert_eq!(head.headers.get(ALLOW).map(HeaderValue::as_bytes), Some(&b"GET, HEAD"[..]));
+            let problem: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+            assert_eq!(problem["status"], 405);
+        }
+    }
+}

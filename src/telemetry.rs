@@ -1,4 +1,6 @@
-//! What operators see: logs and metrics.
+//! What operators see: logs, metrics and readiness.
 
+pub mod access;
 pub mod log;
 pub mod metrics;
+pub mod readiness;

@@ -1,131 +1,120 @@
 //! Every metric of the process, and each worker's cheap handles to them.
+//!
+//! A worker counts in plain cells of its own ([`WorkerMetrics`]) and brings them here a few times a second, so that
+//! counting a delivery touches no memory that another core writes. Labels come from closed sets; the only names
+//! from outside are those of listeners, routes and upstreams, which the configuration bounds, and so does this room.
+//! It does not know who asks: [`Metrics::render`] is a text, whoever serves it. `docs/metrics.md` lists each metric.
 
-use crate::model::session::{CloseReason, GapReason, Transport};
+mod histogram;
+mod labels;
+mod page;
+mod totals;
+mod worker;
+
+pub use labels::{PublishResult, Refusal, UpstreamResult};
+pub use worker::{ConnectionGuard, WorkerMetrics};
+
+use page::Page;
+use prometheus::{Registry, TextEncoder};
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use totals::Totals;
+
+/// The media type of [`Metrics::render`]: the text exposition format 0.0.4.
+pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All metrics of one process, in a registry of their own.
-#[derive(Debug)]
-pub struct Metrics {}
+pub struct Metrics {
+    totals: Totals,
+    /// What others measure: the process itself.
+    registry: Registry,
+}
 
-/// A worker's handles: counts are kept in the worker and flushed by [`WorkerMetrics::flush`].
-#[derive(Debug)]
-pub struct WorkerMetrics {}
-
-/// Why something was turned away before it became a request or a session. A closed set of label values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Refusal {
-    /// `limits.connections`.
-    Connections,
-    /// `limits.connections_per_ip`.
-    ConnectionsPerIp,
-    /// The TLS handshake failed or took too long.
-    TlsHandshake,
-    /// No whole request head in time.
-    HeaderTimeout,
-    /// Not HTTP, or a head over the limit, or a smuggling shape.
-    BadRequest,
-    /// No route.
-    NoRoute,
-    /// 405, 406 or a bad parameter, cursor or origin on a push route.
-    BadSubscribe,
-    /// Authentication on any listener.
-    Auth,
-    /// Too many subscriptions or channels.
-    Subscriptions,
-    /// A body or message over its limit.
-    TooLarge,
-    /// A publish that was malformed.
-    BadPublish,
-    /// A webhook that did not verify.
-    WebhookSignature,
+/// A few totals, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// Open client connections.
+    pub connections: u64,
+    /// Open sessions.
+    pub sessions: u64,
+    /// Channels with a log on this instance.
+    pub channels: u64,
+    /// Messages accepted since the start.
+    pub published: u64,
+    /// Messages handed to clients since the start.
+    pub delivered: u64,
 }
 
 impl Metrics {
     /// Fresh metrics at zero.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self {})
+        let registry = Registry::new();
+        register_process(&registry);
+        Arc::new(Self { totals: Totals::default(), registry })
     }
 
     /// Handles for one worker.
     pub fn worker(self: &Arc<Self>) -> Rc<WorkerMetrics> {
-        Rc::new(WorkerMetrics {})
+        Rc::new(WorkerMetrics::new(Arc::clone(self)))
+    }
+
+    /// Says how large the hub is; called about once a second.
+    pub fn set_hub(&self, channels: u64, log_bytes: u64, messages: u64) {
+        self.totals.set_hub(channels, log_bytes, messages);
+    }
+
+    /// Makes a listener's metrics appear at zero, before its first connection.
+    pub fn declare_listener(&self, listener: &str) {
+        let _ = self.totals.listeners.of(listener);
+    }
+
+    /// Makes a route's metrics appear at zero, before its first request.
+    pub fn declare_route(&self, route: &str) {
+        let _ = self.totals.routes.of(route);
+    }
+
+    /// Makes an upstream's metrics appear at zero, before its first request.
+    pub fn declare_upstream(&self, upstream: &str) {
+        let _ = self.totals.upstreams.of(upstream);
+    }
+
+    /// A few totals, for people; a quarter of a second old at most.
+    pub fn figures(&self) -> Figures {
+        self.totals.figures()
+    }
+
+    /// Everything in the text exposition format 0.0.4, as of the workers' last flush.
+    pub fn render(&self) -> String {
+        let mut page = Page::default();
+        self.totals.write(&mut page);
+        let mut families = page.into_families();
+        families.extend(self.registry.gather());
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&families, &mut text) {
+            tracing::error!(%error, "metrics could not be written");
+        }
+        text
     }
 }
 
-impl WorkerMetrics {
-    /// A connection stands; the guard's drop ends it.
-    pub fn connection_opened(self: &Rc<Self>, _listener: &str, _protocol: &'static str) -> ConnectionGuard {
-        ConnectionGuard {}
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").field("figures", &self.figures()).finish_non_exhaustive()
     }
-
-    /// Counts something turned away.
-    pub fn refused(&self, _reason: Refusal) {}
-
-    /// A session stands.
-    pub fn session_opened(&self, _transport: Transport) {}
-
-    /// A session ended.
-    pub fn session_closed(&self, _transport: Transport, _reason: CloseReason) {}
-
-    /// A message was handed to a client's link, this long after it was published.
-    pub fn delivered(&self, _transport: Transport, _bytes: usize, _latency_us: u64) {}
-
-    /// The worker began to wake the sessions of a message, this long after it was published.
-    pub fn fanned_out(&self, _lag_us: u64) {}
-
-    /// A gap was announced.
-    pub fn gap(&self, _reason: GapReason) {}
-
-    /// Messages that conflation left out.
-    pub fn conflated(&self, _messages: u64) {}
-
-    /// A message was published (`duplicate`: not again), or refused by the bus.
-    pub fn published(&self, _result: PublishResult, _bytes: usize) {}
-
-    /// A publish request was answered.
-    pub fn publish_request(&self, _status: u16) {}
-
-    /// A request of a client was answered by a route.
-    pub fn http_request(&self, _route: &str, _status: u16) {}
-
-    /// A request to an upstream ended.
-    pub fn upstream_request(&self, _upstream: &str, _result: UpstreamResult, _seconds: f64) {}
-
-    /// Brings the worker's counts into the registry; called about every quarter of a second.
-    pub fn flush(&self) {}
 }
 
-/// Counts a connection as open until dropped.
-#[derive(Debug)]
-pub struct ConnectionGuard {}
-
-/// What became of a publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PublishResult {
-    /// It has a position.
-    Accepted,
-    /// Its id was known.
-    Duplicate,
-    /// `If-Match` failed.
-    Moved,
-    /// The bus can't take it.
-    Unavailable,
+/// CPU, memory, file descriptors and threads of this process; only Linux tells them.
+#[cfg(target_os = "linux")]
+fn register_process(registry: &Registry) {
+    let process = prometheus::process_collector::ProcessCollector::for_self();
+    if let Err(error) = registry.register(Box::new(process)) {
+        tracing::warn!(%error, "process metrics are missing");
+    }
 }
 
-/// What became of an upstream request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum UpstreamResult {
-    /// A response with a status below 500.
-    Ok,
-    /// A response with a status of 500 or more.
-    ServerError,
-    /// No connection.
-    ConnectFailed,
-    /// No response head in time.
-    Timeout,
-    /// The connection broke, or the response was malformed.
-    Broken,
-    /// The client went first.
-    Canceled,
-}
+#[cfg(not(target_os = "linux"))]
+fn register_process(_registry: &Registry) {}
+
+#[cfg(test)]
+mod tests;
