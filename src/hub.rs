@@ -65,6 +65,8 @@ impl Default for HubLimits {
 pub struct HubFigures {
     /// Open channels.
     pub channels: usize,
+    /// Their messages.
+    pub messages: usize,
     /// Bytes of their messages.
     pub history_bytes: usize,
 }
@@ -83,6 +85,7 @@ pub struct Hub {
     inboxes: Vec<Arc<Inbox>>,
     channels: AtomicUsize,
     bytes: AtomicUsize,
+    messages: AtomicUsize,
     epoch: AtomicU64,
 }
 
@@ -97,6 +100,7 @@ impl Hub {
             inboxes: (0..workers).map(|_| Arc::default()).collect(),
             channels: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            messages: AtomicUsize::new(0),
             epoch: AtomicU64::new(clock.unix_ms()),
         })
     }
@@ -158,9 +162,9 @@ impl Hub {
                 return Err(Moved(last));
             }
             let position = log.next_position();
-            let before = log.bytes();
+            let before = Size::of(&log);
             log.append(message, position, now_us, self.pressure());
-            self.account(before, log.bytes());
+            self.account(before, Size::of(&log));
             channel.moved_us.store(now_us, Ordering::Relaxed);
             position
         };
@@ -191,9 +195,9 @@ impl Hub {
         let mut partition = self.partitions[turn % PARTITIONS].lock();
         partition.retain(|_, channel| {
             let mut log = channel.log.lock();
-            let (before, first) = (log.bytes(), log.first());
+            let (before, first) = (Size::of(&log), log.first());
             log.expire(now_us, self.pressure());
-            self.account(before, log.bytes());
+            self.account(before, Size::of(&log));
             let (evicted, never, empty) = (log.first() > first, log.last().offset == 0, log.is_empty());
             drop(log);
             if evicted {
@@ -222,6 +226,7 @@ impl Hub {
     pub fn figures(&self) -> HubFigures {
         HubFigures {
             channels: self.channels.load(Ordering::Relaxed),
+            messages: self.messages.load(Ordering::Relaxed),
             history_bytes: self.bytes.load(Ordering::Relaxed),
         }
     }
@@ -235,12 +240,10 @@ impl Hub {
         if over { Pressure::High } else { Pressure::None }
     }
 
-    fn account(&self, before: usize, after: usize) {
-        if after >= before {
-            self.bytes.fetch_add(after - before, Ordering::Relaxed);
-        } else {
-            self.bytes.fetch_sub(before - after, Ordering::Relaxed);
-        }
+    fn account(&self, before: Size, after: Size) {
+        // Wrapping: a sum of differences, each of which may be below zero.
+        self.bytes.fetch_add(after.bytes.wrapping_sub(before.bytes), Ordering::Relaxed);
+        self.messages.fetch_add(after.messages.wrapping_sub(before.messages), Ordering::Relaxed);
     }
 
     /// Tells each shard with sessions on the channel that its log has moved.
@@ -250,6 +253,19 @@ impl Hub {
                 self.inboxes[worker].push(channel);
             }
         }
+    }
+}
+
+/// How much a log holds.
+#[derive(Clone, Copy)]
+struct Size {
+    bytes: usize,
+    messages: usize,
+}
+
+impl Size {
+    fn of(log: &Log) -> Self {
+        Self { bytes: log.bytes(), messages: log.len() }
     }
 }
 

@@ -1,3 +1,5 @@
+//! Publishing, reading, leaving and resuming, on one shard and on two.
+
 use super::*;
 use crate::hub::policy::{ChannelPolicy, ConflateKey, SlowConsumer};
 use crate::hub::shard::{Delivery, Shard, Start, Subscription};
