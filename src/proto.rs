@@ -2,8 +2,12 @@
 
 pub mod accept;
 pub mod chunk;
+pub mod cloudevents;
+pub mod events;
 pub mod head_watch;
 pub mod http1;
+pub mod json;
+pub mod json_pointer;
 pub mod long_poll;
 pub mod problem;
 pub mod sse;

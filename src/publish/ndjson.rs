@@ -1,0 +1,195 @@
+//! A stream of events, one a line, answered line by line while it still comes in.
+//!
+//! ```text
+//! body → Lines → decode → bus → answer line → channel of ANSWERS_MAX → response body
+//! ```
+//! A task of the request's own reads and publishes, so that it can give up on a client that takes no answers. It ends
+//! with the body, with a wait that is too long, or when the response is dropped.
+
+use crate::proto::events;
+use crate::publish::body::{self, Waits};
+use crate::publish::respond::{self, PublishError};
+use crate::publish::{Room, send};
+use crate::server::Response;
+use crate::server::body::{Body, BodyError};
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http_body::Frame;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use tokio::sync::mpsc;
+
+/// The most answer lines that wait for the client; then its lines wait, too.
+const ANSWERS_MAX: usize = 256;
+
+/// Starts to read `body`; the response's body has the answers.
+pub(super) fn answer(room: &Rc<Room>, line_bytes_max: usize, body: Body) -> Response {
+    let (answers, waiting) = mpsc::channel(ANSWERS_MAX);
+    let room = Rc::clone(room);
+    let lines = Lines::new(body, line_bytes_max, room.waits);
+    tokio::task::spawn_local(async move { run(&room, lines, answers).await });
+    let mut response = Response::new(Body::boxed(Answers { waiting, lines: Vec::new() }));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    response
+}
+
+async fn run(room: &Room, mut lines: Lines, answers: mpsc::Sender<String>) {
+    loop {
+        let line = tokio::select! {
+            biased;
+            () = answers.closed() => return,
+            line = lines.next() => line,
+        };
+        let (result, last) = match line {
+            Ok(None) => return,
+            Ok(Some(Line::Text(line))) => (publish(room, &line).await, false),
+            Ok(Some(Line::TooLong)) => (Err(PublishError::LineTooLarge(lines.bytes_max)), false),
+            Err(error) => (Err(error), true),
+        };
+        if let Err(error) = &result {
+            error.count(&room.metrics);
+        }
+        let mut answer = String::with_capacity(128);
+        respond::push_line(&mut answer, lines.number, &result);
+        let sent = tokio::time::timeout(room.waits.progress, answers.send(answer)).await;
+        if last || !matches!(sent, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+async fn publish(room: &Room, line: &[u8]) -> Result<Vec<send::Outcome>, PublishError> {
+    send::next(room, events::decode_line(line)?).await
+}
+
+/// The lines of a body. Cancel-safe: what was read stays in the buffer.
+struct Lines {
+    body: Body,
+    buffer: BytesMut,
+    /// How much of the buffer is known to have no line feed.
+    searched: usize,
+    /// The number of the last line, from 1.
+    number: u64,
+    bytes_max: usize,
+    waits: Waits,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Reading,
+    /// To the end of a line that was too long, and said to be so.
+    Skipping,
+    Ended,
+}
+
+enum Line {
+    Text(Bytes),
+    TooLong,
+}
+
+impl Lines {
+    fn new(body: Body, bytes_max: usize, waits: Waits) -> Self {
+        Self { body, buffer: BytesMut::new(), searched: 0, number: 0, bytes_max, waits, state: State::Reading }
+    }
+
+    /// The next line that is not empty; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Line>, PublishError> {
+        loop {
+            while let Some(line) = self.take() {
+                let skipped = self.state == State::Skipping;
+                if skipped {
+                    self.state = State::Reading;
+                    continue;
+                }
+                self.number += 1;
+                if line.len() > self.bytes_max {
+                    return Ok(Some(Line::TooLong));
+                }
+                if !line.trim_ascii().is_empty() {
+                    return Ok(Some(Line::Text(line)));
+                }
+            }
+            if self.state == State::Ended {
+                return Ok(None);
+            }
+            if self.state == State::Skipping {
+                self.clear();
+            } else if self.buffer.len() > self.bytes_max {
+                self.clear();
+                self.state = State::Skipping;
+                self.number += 1;
+                return Ok(Some(Line::TooLong));
+            }
+            self.read().await?;
+        }
+    }
+
+    /// Reads more; at the body's end, what is left becomes a line.
+    async fn read(&mut self) -> Result<(), PublishError> {
+        let between = self.buffer.is_empty() && self.state == State::Reading;
+        let wait = if between { self.waits.line } else { self.waits.progress };
+        match body::next(&mut self.body, wait).await {
+            Ok(Some(data)) => self.buffer.extend_from_slice(&data),
+            Ok(None) => {
+                if !self.buffer.is_empty() {
+                    self.buffer.extend_from_slice(b"\n");
+                }
+                // The rest of a line that is being skipped is dropped with the buffer.
+                if self.state == State::Skipping {
+                    self.clear();
+                }
+                self.state = State::Ended;
+            }
+            Err(error) => {
+                // The line that was to come; one that is being skipped is counted already.
+                self.number += u64::from(self.state == State::Reading);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a whole line out of the buffer, without its line feed.
+    fn take(&mut self) -> Option<Bytes> {
+        match memchr::memchr(b'\n', &self.buffer[self.searched..]) {
+            Some(at) => {
+                let mut line = self.buffer.split_to(self.searched + at + 1);
+                line.truncate(line.len() - 1);
+                self.searched = 0;
+                Some(line.freeze())
+            }
+            None => {
+                self.searched = self.buffer.len();
+                None
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.buffer.clear();
+        self.searched = 0;
+    }
+}
+
+/// The response's body: all answers that wait, as one piece.
+struct Answers {
+    waiting: mpsc::Receiver<String>,
+    lines: Vec<String>,
+}
+
+impl http_body::Body for Answers {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if ready!(this.waiting.poll_recv_many(cx, &mut this.lines, ANSWERS_MAX)) == 0 {
+            return Poll::Ready(None);
+        }
+        let piece = this.lines.concat();
+        this.lines.clear();
+        Poll::Ready(Some(Ok(Frame::data(piece.into()))))
+    }
+}

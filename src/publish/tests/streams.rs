@@ -1,0 +1,164 @@
+//! NDJSON: lines in, lines out.
+
+use super::fake::{self, World};
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::task::LocalSet;
+
+const NDJSON: [(&str, &str); 1] = [("content-type", "application/x-ndjson")];
+
+/// Posts all of `pieces` and reads the answers.
+async fn stream(world: &World, pieces: &[&str]) -> Vec<Value> {
+    let pieces: Vec<_> = pieces.iter().map(|piece| piece.as_bytes().to_vec()).collect();
+    let answers = async {
+        let response = world.send("POST", "/v1/events", &NDJSON, fake::pieces(pieces)).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "application/x-ndjson");
+        fake::read(response).await.1
+    };
+    let answers = String::from_utf8(LocalSet::new().run_until(answers).await).expect("text");
+    assert!(answers.is_empty() || answers.ends_with('\n'));
+    answers.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn accepted(channel: &str, position: &str) -> Value {
+    json!({"results": [{"channel": channel, "position": position, "duplicate": false, "local_sessions": 3}]})
+}
+
+#[track_caller]
+fn check_error(answer: &Value, line: u64, status: u16, text: &str) {
+    assert_eq!((&answer["line"], &answer["status"]), (&json!(line), &json!(status)), "{answer}");
+    let error = answer["error"].as_str().expect("an error");
+    assert!(error.contains(text), "{error} has no {text:?}");
+}
+
+#[tokio::test]
+async fn each_line_is_answered_before_the_next_one_comes() {
+    let world = World::new();
+    let answers = async {
+        let (pieces, body) = fake::channel();
+        let mut answers = world.send("POST", "/v1/events", &NDJSON, body).await.into_body();
+        for number in 1..=3 {
+            let line = Bytes::from(format!("{{\"channel\":\"a\",\"data\":{number}}}\n"));
+            pieces.send(Ok(line)).await.expect("room");
+            let frame = answers.frame().await.expect("an answer").expect("no error");
+            let answer: Value = serde_json::from_slice(&frame.into_data().expect("data")).expect("JSON");
+            assert_eq!(answer, accepted("a", &format!("1-{number}")));
+        }
+        drop(pieces);
+        assert!(answers.frame().await.is_none());
+    };
+    LocalSet::new().run_until(answers).await;
+    assert_eq!(world.bus.published(), ["a:1", "a:2", "a:3"]);
+    assert_eq!(world.bus.paced(), ["a", "a", "a"]);
+}
+
+#[tokio::test]
+async fn broken_lines_are_named_and_the_rest_goes_on() {
+    let world = World::new();
+    let answers = stream(
+        &world,
+        &[
+            "{\"channel\":\"a\",\"da",
+            "ta\":1}\n{\"channel\":\n\n  \r\n{\"channel\":\"small\",\"data\":\"12345678901\"}\r\n[]\n",
+            "{\"channels\":[\"a\",\"b\"],\"data\":2}",
+        ],
+    )
+    .await;
+    assert_eq!(answers.len(), 5);
+    assert_eq!(answers[0], accepted("a", "1-1"));
+    check_error(&answers[1], 2, 400, "the text ends");
+    check_error(&answers[2], 5, 413, "\"small\" takes");
+    check_error(&answers[3], 6, 400, "an array is no event");
+    assert_eq!(answers[4]["results"].as_array().map(Vec::len), Some(2));
+    assert_eq!(world.bus.published(), ["a:1", "a:2", "b:2"]);
+}
+
+#[tokio::test]
+async fn nothing_is_answered_with_nothing() {
+    let world = World::new();
+    assert_eq!(stream(&world, &[]).await, Vec::<Value>::new());
+    assert_eq!(stream(&world, &["\n\n \n"]).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn a_line_that_is_too_long_is_skipped() {
+    let world = World::new();
+    let good = "{\"channel\":\"a\",\"data\":1}\n";
+    let long = "x".repeat(700);
+    // Over the bound while it comes, over it at its line feed, and over it at the end.
+    let whole = "y".repeat(1001) + "\n";
+    let answers = stream(&world, &[good, &long, &long, &long, "\n", good, &whole, good, &long, &long]).await;
+    assert_eq!(answers.len(), 6);
+    check_error(&answers[1], 2, 413, "the line is over 1000 bytes");
+    assert_eq!(answers[2], accepted("a", "1-2"));
+    check_error(&answers[3], 4, 413, "the line is over");
+    assert_eq!(answers[4], accepted("a", "1-3"));
+    check_error(&answers[5], 6, 413, "the line is over");
+}
+
+#[tokio::test]
+async fn a_line_that_the_bus_does_not_take_tells_what_was_published() {
+    let world = World::new();
+    world.bus.fail_after(1);
+    let answers = stream(&world, &["{\"channels\":[\"a\",\"b\"],\"data\":1}\n{\"channel\":\"c\",\"data\":1}\n"]).await;
+    check_error(&answers[0], 1, 503, "the bus is down");
+    assert_eq!(answers[0]["results"], accepted("a", "1-1")["results"]);
+    check_error(&answers[1], 2, 503, "the bus is down");
+    assert_eq!(answers[1]["results"], json!([]));
+}
+
+#[tokio::test]
+async fn a_stream_that_stalls_ends_with_an_error() {
+    let world = World::impatient();
+    let answers = async {
+        let (pieces, body) = fake::channel();
+        pieces.send(Ok("{\"channel\":\"a\",\"data\":1}\n{".into())).await.expect("room");
+        let answers = fake::read(world.send("POST", "/v1/events", &NDJSON, body).await).await.1;
+        (pieces, String::from_utf8(answers).expect("text"))
+    };
+    let (_pieces, answers) = LocalSet::new().run_until(answers).await;
+    let last: Value = serde_json::from_str(answers.lines().last().expect("a line")).expect("JSON");
+    check_error(&last, 2, 408, "nothing more of the body came");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_ends_the_reading() {
+    let world = World::new();
+    let done = async {
+        let (pieces, body) = fake::channel();
+        drop(world.send("POST", "/v1/events", &NDJSON, body).await);
+        pieces.closed().await;
+    };
+    LocalSet::new().run_until(done).await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_answers_is_given_up() {
+    let world = World::impatient();
+    let done = async {
+        let (pieces, body) = fake::channel();
+        let _response = world.send("POST", "/v1/events", &NDJSON, body).await;
+        // More lines than answers may wait: at some point the reader stops to take them, and then ends.
+        let line = Bytes::from("{\"channel\":\"a\",\"data\":1}\n".repeat(100));
+        while pieces.send(Ok(line.clone())).await.is_ok() {}
+    };
+    LocalSet::new().run_until(done).await;
+    assert!(world.bus.published().len() < 1000);
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_publishes_no_half_line() {
+    let world = World::new();
+    let answers = async {
+        let (pieces, body) = fake::channel();
+        pieces.send(Ok("{\"channel\":\"a\",\"data\":1}".into())).await.expect("room");
+        pieces.send(Err("reset".into())).await.expect("room");
+        fake::read(world.send("POST", "/v1/events", &NDJSON, body).await).await.1
+    };
+    let answers = LocalSet::new().run_until(answers).await;
+    check_error(&serde_json::from_slice(&answers).expect("JSON"), 1, 400, "broke off");
+    assert!(world.bus.published().is_empty());
+}
