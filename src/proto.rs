@@ -2,5 +2,6 @@
 
 pub mod chunk;
 pub mod problem;
+pub mod v1;
 pub mod webhook;
 pub mod websocket;
