@@ -12,4 +12,6 @@ pub mod long_poll;
 pub mod problem;
 pub mod sse;
 pub mod subscribe;
+pub mod v1;
 pub mod webhook;
+pub mod websocket;

@@ -4,3 +4,4 @@ pub mod long_poll;
 pub mod settings;
 pub mod sse;
 pub mod token;
+pub mod websocket;

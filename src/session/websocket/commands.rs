@@ -1,0 +1,129 @@
+//! How a `pushbridge.v1.json` client's commands are carried out.
+
+use crate::model::channel::ChannelName;
+use crate::model::message::Message;
+use crate::model::pattern::ChannelPattern;
+use crate::model::session::CloseReason;
+use crate::proto::v1::{Command, ErrorCode, Reference, Rejected, Reply};
+use crate::session::websocket::machine::{Core, Publish, Turn};
+
+/// Malformed commands in a row that close a session.
+const MALFORMED_MAX: u8 = 3;
+
+impl Core {
+    /// Carries a command out; the reason if the session is to be closed for it.
+    pub(super) fn on_command(&mut self, text: &str, turn: &mut Turn<'_>) -> Option<CloseReason> {
+        let command = match Command::parse(text) {
+            Ok(command) => command,
+            Err(rejected) => return self.on_malformed(rejected, turn),
+        };
+        self.malformed_in_row = 0;
+        let result = match command {
+            Command::Subscribe { reference, channels } => self.subscribe(reference, &channels, turn),
+            Command::Unsubscribe { reference, channels } => self.unsubscribe(reference, &channels, turn),
+            Command::Publish { reference, channel, event, data } => {
+                let message = Message { channel, id: None, event, data, cloudevent: None };
+                self.publish(Publish { reference, message })
+            }
+            Command::Ping { reference } => {
+                turn.out.push(Reply::Pong { reference: reference.as_ref() }.frame());
+                Ok(())
+            }
+        };
+        if let Err(rejected) = result {
+            turn.out.push(Reply::Error(&rejected).frame());
+        }
+        None
+    }
+
+    /// Answers what is no command; the third in a row ends the session.
+    pub(super) fn on_malformed(&mut self, rejected: Rejected, turn: &mut Turn<'_>) -> Option<CloseReason> {
+        turn.out.push(Reply::Error(&rejected).frame());
+        self.malformed_in_row += 1;
+        (self.malformed_in_row == MALFORMED_MAX).then_some(CloseReason::Malformed)
+    }
+
+    /// Joins all of `channels` or none. One that the session is on already is answered like the others.
+    fn subscribe(
+        &mut self,
+        reference: Option<Reference>,
+        channels: &[ChannelName],
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Rejected> {
+        let refused = |code, message| Rejected { reference: reference.clone(), code, message };
+        let max = self.settings.subscriptions_max;
+        let too_many = || {
+            let message = format!("a session may have {max} channels at most (limits.subscriptions_per_session)");
+            refused(ErrorCode::TooManySubscriptions, message)
+        };
+        if channels.len() > max {
+            return Err(too_many());
+        }
+        let allowed = |channel| self.own.contains(channel) || covered(&self.settings.client_subscribe, channel);
+        if let Some(channel) = channels.iter().find(|channel| !allowed(channel)) {
+            let message = format!("this route does not allow to subscribe to {channel:?} (push.client_subscribe)");
+            return Err(refused(ErrorCode::NotAllowed, message));
+        }
+        let present = turn.place.channels();
+        let fresh: Vec<&ChannelName> = channels.iter().filter(|channel| !present.contains(channel)).collect();
+        if present.len() + fresh.len() > max {
+            return Err(too_many());
+        }
+        for (joined, channel) in fresh.iter().enumerate() {
+            if let Err(error) = turn.place.add(channel) {
+                for channel in &fresh[..joined] {
+                    turn.place.remove(channel);
+                }
+                return Err(refused(ErrorCode::TooManySubscriptions, error.to_string()));
+            }
+        }
+        self.channels = present.len() + fresh.len();
+        for channel in channels {
+            turn.out.push(Reply::Subscribed { reference: reference.as_ref(), channel }.frame());
+        }
+        Ok(())
+    }
+
+    /// Leaves `channels`. One that the session is not on is answered like the others.
+    fn unsubscribe(
+        &mut self,
+        reference: Option<Reference>,
+        channels: &[ChannelName],
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Rejected> {
+        let max = self.settings.subscriptions_max;
+        if channels.len() > max {
+            let message = format!("a session may have {max} channels at most, so it can't leave {}", channels.len());
+            return Err(Rejected { reference, code: ErrorCode::TooManySubscriptions, message });
+        }
+        for channel in channels {
+            if turn.place.remove(channel) {
+                self.channels = self.channels.saturating_sub(1);
+            }
+            turn.out.push(Reply::Unsubscribed { reference: reference.as_ref(), channel }.frame());
+        }
+        Ok(())
+    }
+
+    /// Queues a message for the bus.
+    fn publish(&mut self, publish: Publish) -> Result<(), Rejected> {
+        let Message { channel, data, .. } = &publish.message;
+        let refused = |code, message| Rejected { reference: publish.reference.clone(), code, message };
+        if !covered(&self.settings.client_publish, channel) {
+            let message = format!("this route does not allow to publish to {channel:?} (push.client_publish)");
+            return Err(refused(ErrorCode::NotAllowed, message));
+        }
+        let (bytes, max) = (data.as_bytes().len(), self.policies.of(channel).message_bytes_max);
+        if bytes > max {
+            let message = format!("data of {bytes} bytes is over the {max} that {channel:?} takes (max_message)");
+            return Err(refused(ErrorCode::TooBig, message));
+        }
+        self.publishes_bytes += publish.message.size_bytes();
+        self.publishes.push_back(publish);
+        Ok(())
+    }
+}
+
+fn covered(patterns: &[ChannelPattern], channel: &ChannelName) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(channel.as_str()))
+}

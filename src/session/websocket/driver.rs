@@ -1,0 +1,354 @@
+//! The one future of a session: moves bytes between link and machine, messages from the feed, publishes to the bus.
+//!
+//! Hand-written, so that an idle session is this struct and nothing else: no read buffer (a worker has one, lent for the
+//! time of a read), no timer while the feed's deadline serves. Each poll does a bounded part of the work and then wakes
+//! itself, so that a busy client does not hold up the worker.
+
+use crate::bus::{Bus, BusError, Published};
+use crate::hub::shard::Delivery;
+use crate::model::session::{CloseReason, Transport};
+use crate::proto::v1::Reference;
+use crate::proto::websocket::Input;
+use crate::session::websocket::machine::{Machine, Publish, Turn};
+use crate::session::websocket::seam::{Feed, Wire};
+use crate::session::websocket::socket::{Ending, Phase};
+use crate::telemetry::metrics::{PublishResult, WorkerMetrics};
+use futures_util::future::BoxFuture;
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+const SCRATCH_BYTES: usize = 16 * 1024;
+const READS_PER_POLL_MAX: usize = 4;
+const DELIVERIES_PER_POLL_MAX: usize = 64;
+/// How long the bus may take for one message.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long leaving may take: what the client still has to take, and its last publishes.
+const LEAVE_MS: u64 = 5_000;
+/// The hub's clock is coarse: a timer of ours is never set for less.
+const TIMER_MS_MIN: u64 = 50;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
+}
+
+/// A running session.
+pub(super) struct Driver<W: Wire, F: Feed> {
+    link: W,
+    feed: F,
+    machine: Machine,
+    bus: Arc<dyn Bus>,
+    metrics: Rc<WorkerMetrics>,
+    /// What was read, but can't be worked on yet; a scratch buffer's worth at most.
+    unread: Vec<u8>,
+    publishing: Option<Box<Publishing>>,
+    /// There only while the link is full or the session ends.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Whether the link had no room when it was last looked at.
+    crowded: bool,
+    leaving: Leaving,
+}
+
+/// A message on its way to the bus.
+struct Publishing {
+    reference: Option<Reference>,
+    bytes: usize,
+    result: BoxFuture<'static, Result<Published, BusError>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    No,
+    Finishing { until_ms: u64 },
+    Lingering { until_ms: u64 },
+    Left { until_ms: u64 },
+}
+
+/// How a part of a poll ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    /// Nothing more is there; whoever brings more wakes the task.
+    Empty,
+    /// The link has no room, or publishes wait.
+    Blocked,
+    /// Its share of this poll is used up.
+    Share,
+}
+
+impl<W: Wire, F: Feed> Driver<W, F> {
+    /// A session at its start.
+    pub(super) fn start(
+        mut link: W,
+        mut feed: F,
+        mut machine: Machine,
+        bus: Arc<dyn Bus>,
+        metrics: Rc<WorkerMetrics>,
+        session: &str,
+    ) -> Self {
+        metrics.session_opened(Transport::WebSocket);
+        let now_ms = feed.now_ms();
+        machine.start(session, &mut Turn { now_ms, place: &mut feed, out: &mut link });
+        Self {
+            link,
+            feed,
+            machine,
+            bus,
+            metrics,
+            unread: Vec::new(),
+            publishing: None,
+            timer: None,
+            crowded: false,
+            leaving: Leaving::No,
+        }
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) {
+        let now_ms = self.feed.now_ms();
+        self.flush(now_ms, cx);
+        self.publish(now_ms, cx);
+        let read = self.read(now_ms, cx);
+        self.publish(now_ms, cx);
+        self.machine.on_tick(&mut Turn { now_ms, place: &mut self.feed, out: &mut self.link });
+        let delivered = self.deliver(now_ms);
+        self.flush(now_ms, cx);
+        if self.machine.finished().is_none() {
+            self.wait(read, delivered, now_ms, cx);
+        }
+    }
+
+    fn flush(&mut self, now_ms: u64, cx: &mut Context<'_>) {
+        if let Poll::Ready(Err(_)) = self.link.poll_flush(cx) {
+            self.machine.on_end();
+        }
+        let crowded = !self.link.has_room();
+        if self.crowded && !crowded {
+            self.machine.on_progress(now_ms);
+        }
+        self.crowded = crowded;
+    }
+
+    fn read(&mut self, now_ms: u64, cx: &mut Context<'_>) -> Pause {
+        for _ in 0..READS_PER_POLL_MAX {
+            if !self.machine.takes_input(&self.link) {
+                return Pause::Blocked;
+            }
+            if !self.unread.is_empty() {
+                let mut unread = std::mem::take(&mut self.unread);
+                self.unread = self.work_on(&mut unread, now_ms);
+                continue;
+            }
+            let read = SCRATCH.with_borrow_mut(|scratch| match self.link.poll_read(cx, scratch) {
+                Poll::Ready(Ok(len)) if len > 0 => {
+                    self.unread = self.work_on(&mut scratch[..len], now_ms);
+                    Poll::Ready(true)
+                }
+                Poll::Ready(_) => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+            });
+            match read {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => self.machine.on_end(),
+                Poll::Pending => return Pause::Empty,
+            }
+        }
+        Pause::Share
+    }
+
+    /// Gives bytes to the machine; what it does not take yet.
+    fn work_on(&mut self, bytes: &mut [u8], now_ms: u64) -> Vec<u8> {
+        let mut input = Input::new(bytes);
+        self.machine.on_bytes(&mut input, &mut Turn { now_ms, place: &mut self.feed, out: &mut self.link });
+        input.rest().to_vec()
+    }
+
+    fn deliver(&mut self, now_ms: u64) -> Pause {
+        for _ in 0..DELIVERIES_PER_POLL_MAX {
+            if self.machine.phase() != Phase::Open {
+                return Pause::Empty;
+            }
+            if !self.link.has_room() {
+                return Pause::Blocked;
+            }
+            let Some(delivery) = self.feed.next() else { return Pause::Empty };
+            let published_us = match &delivery {
+                Delivery::Message(entry) => Some(entry.published_us),
+                Delivery::Gap(gap) => {
+                    self.metrics.gap(gap.reason);
+                    None
+                }
+                Delivery::End(_) => None,
+            };
+            let turn = &mut Turn { now_ms, place: &mut self.feed, out: &mut self.link };
+            let bytes = self.machine.on_delivery(delivery, turn);
+            if let Some(published_us) = published_us {
+                let latency_us = self.feed.now_us().saturating_sub(published_us);
+                self.metrics.delivered(Transport::WebSocket, bytes, latency_us);
+            }
+        }
+        Pause::Share
+    }
+
+    /// Brings the client's messages to the bus, one after the other, so that they keep their order.
+    fn publish(&mut self, now_ms: u64, cx: &mut Context<'_>) {
+        loop {
+            let Some(publishing) = &mut self.publishing else {
+                let Some(publish) = self.machine.take_publish() else { return };
+                self.publishing = Some(Box::new(Publishing::start(Arc::clone(&self.bus), publish)));
+                continue;
+            };
+            let Poll::Ready(result) = publishing.result.as_mut().poll(cx) else { return };
+            self.metrics.published(outcome(&result), publishing.bytes);
+            let reference = publishing.reference.take();
+            self.publishing = None;
+            let turn = &mut Turn { now_ms, place: &mut self.feed, out: &mut self.link };
+            self.machine.on_published(reference, result, turn);
+        }
+    }
+
+    /// Sees to it that the task is woken when there is more to do.
+    fn wait(&mut self, read: Pause, delivered: Pause, now_ms: u64, cx: &mut Context<'_>) {
+        let read_more = match read {
+            Pause::Empty => false,
+            // Input is taken again once the link has room (it wakes the task), or a publish is done (so does it).
+            Pause::Blocked => self.machine.takes_input(&self.link),
+            Pause::Share => true,
+        };
+        let deliver_more = match delivered {
+            Pause::Empty => false,
+            Pause::Blocked => self.link.has_room(),
+            Pause::Share => true,
+        };
+        if read_more || deliver_more {
+            cx.waker().wake_by_ref();
+        }
+        let Some(deadline_ms) = self.machine.deadline() else { return };
+        if self.machine.phase() == Phase::Open && delivered == Pause::Empty {
+            self.timer = None;
+            self.feed.set_deadline(deadline_ms);
+            if self.feed.poll_wait(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+        } else {
+            // The feed would be ready at once, with messages that can't be sent on.
+            self.set_timer(deadline_ms, now_ms, cx);
+        }
+    }
+
+    fn set_timer(&mut self, at_ms: u64, now_ms: u64, cx: &mut Context<'_>) {
+        let at = Instant::now() + Duration::from_millis(at_ms.saturating_sub(now_ms).max(TIMER_MS_MIN));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        timer.as_mut().reset(at);
+        if timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Lets the client take what is queued, and the bus the last publishes; then all is done.
+    fn leave(&mut self, ending: Ending, cx: &mut Context<'_>) -> Poll<()> {
+        let now_ms = self.feed.now_ms();
+        if self.leaving == Leaving::No {
+            self.unread = Vec::new();
+            let until_ms = now_ms + LEAVE_MS;
+            self.leaving = match ending {
+                Ending::Gone => Leaving::Left { until_ms },
+                Ending::Clean | Ending::Linger => Leaving::Finishing { until_ms },
+            };
+        }
+        self.publish(now_ms, cx);
+        if let Leaving::Finishing { until_ms } = self.leaving {
+            match self.link.poll_finish(cx) {
+                Poll::Ready(Ok(())) if ending == Ending::Linger => self.leaving = Leaving::Lingering { until_ms },
+                Poll::Ready(_) => self.leaving = Leaving::Left { until_ms },
+                Poll::Pending => {}
+            }
+        }
+        if let Leaving::Lingering { until_ms } = self.leaving
+            && self.discard(cx).is_ready()
+        {
+            self.leaving = Leaving::Left { until_ms };
+        }
+        let (until_ms, left) = match self.leaving {
+            Leaving::Left { until_ms } => (until_ms, true),
+            Leaving::Finishing { until_ms } | Leaving::Lingering { until_ms } => (until_ms, false),
+            Leaving::No => return Poll::Ready(()),
+        };
+        if now_ms >= until_ms || left && self.publishing.is_none() {
+            return Poll::Ready(());
+        }
+        self.set_timer(until_ms, now_ms, cx);
+        Poll::Pending
+    }
+
+    /// Reads and forgets; ready at the client's end.
+    fn discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..READS_PER_POLL_MAX {
+            match SCRATCH.with_borrow_mut(|scratch| self.link.poll_read(cx, scratch)) {
+                Poll::Ready(Ok(len)) if len > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<W: Wire + Unpin, F: Feed + Unpin> Future for Driver<W, F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if this.machine.finished().is_none() {
+            this.turn(cx);
+        }
+        match this.machine.finished() {
+            Some((_, ending)) => this.leave(ending, cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<W: Wire, F: Feed> Drop for Driver<W, F> {
+    fn drop(&mut self) {
+        let reason = match self.machine.phase() {
+            Phase::Open => CloseReason::ClientGone,
+            Phase::Closing { reason, .. } | Phase::Finished { reason, .. } => reason,
+        };
+        self.metrics.session_closed(Transport::WebSocket, reason);
+    }
+}
+
+impl Publishing {
+    fn start(bus: Arc<dyn Bus>, publish: Publish) -> Self {
+        let Publish { reference, message } = publish;
+        let bytes = message.data.as_bytes().len();
+        let channel = message.channel.clone();
+        let result = async move {
+            let publish = async {
+                bus.paced(&channel).await;
+                bus.publish(message, None).await
+            };
+            match tokio::time::timeout(PUBLISH_TIMEOUT, publish).await {
+                Ok(result) => result,
+                Err(_) => Err(BusError::Down(format!("it did not answer within {} s", PUBLISH_TIMEOUT.as_secs()))),
+            }
+        };
+        Self { reference, bytes, result: Box::pin(result) }
+    }
+}
+
+fn outcome(result: &Result<Published, BusError>) -> PublishResult {
+    match result {
+        Ok(Published { duplicate: true, .. }) => PublishResult::Duplicate,
+        Ok(_) => PublishResult::Accepted,
+        Err(BusError::Moved { .. }) => PublishResult::Moved,
+        Err(_) => PublishResult::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests;

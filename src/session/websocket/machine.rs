@@ -1,0 +1,276 @@
+//! What a push session says and does, without I/O or a clock: bytes, messages and time in, frames and publishes out.
+//!
+//! Nothing is queued here but publishes, in their order and bounded: frames go straight to the output. While it has no
+//! room, or the publishes pile up, [`Machine::on_bytes`] stops reading, so a client that sends and does not read can't
+//! make the session grow.
+
+use crate::bus::{BusError, Published};
+use crate::hub::policy::ChannelPolicies;
+use crate::hub::shard::Delivery;
+use crate::model::channel::ChannelName;
+use crate::model::message::Message;
+use crate::model::session::CloseReason;
+use crate::proto::v1::{ErrorCode, Reference, Rejected, Reply};
+use crate::proto::websocket::{Event, Input};
+use crate::session::settings::PushSettings;
+use crate::session::websocket::seam::{Output, Place};
+use crate::session::websocket::socket::{Ending, Phase, Socket};
+use crate::session::websocket::subprotocol::{Breadth, Subprotocol};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// The largest message of a client that can't publish, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// The largest message of a client that can: 64 KiB of data fit in, as base64 or with escapes.
+pub const PUBLISH_BYTES_MAX: usize = 192 * 1024;
+/// Publishes of one session that wait for the bus; no more is read then.
+pub const PUBLISHES_WAITING_MAX: usize = 16;
+/// The data of them together; no more is read then.
+pub const PUBLISHES_WAITING_BYTES_MAX: usize = 64 * 1024;
+
+const RECONNECT_AFTER_MS_MIN: u64 = 250;
+const RECONNECT_AFTER_MS_MAX: u64 = 5_000;
+
+/// A push session's state.
+#[derive(Debug)]
+pub struct Machine {
+    pub(super) socket: Socket,
+    pub(super) core: Core,
+}
+
+/// All of it that is no [`Socket`].
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) subprotocol: Subprotocol,
+    pub(super) malformed_in_row: u8,
+    /// Seeds the jitter.
+    seed: u32,
+    /// How many channels the session is on.
+    pub(super) channels: usize,
+    /// The route's own, for clients that may leave and rejoin them.
+    pub(super) own: Box<[ChannelName]>,
+    pub(super) settings: Arc<PushSettings>,
+    pub(super) policies: Arc<ChannelPolicies>,
+    pub(super) publishes: VecDeque<Publish>,
+    pub(super) publishes_bytes: usize,
+}
+
+/// A message of the client, on its way to the bus.
+#[derive(Debug)]
+pub struct Publish {
+    /// The command's.
+    pub reference: Option<Reference>,
+    /// What is published.
+    pub message: Message,
+}
+
+/// The world as it is while the machine does something.
+pub struct Turn<'a> {
+    /// The time.
+    pub now_ms: u64,
+    /// The session's place in its channels.
+    pub place: &'a mut dyn Place,
+    /// Where frames go.
+    pub out: &'a mut dyn Output,
+}
+
+impl Machine {
+    /// A session that was just accepted.
+    pub fn new(
+        subprotocol: Subprotocol,
+        settings: Arc<PushSettings>,
+        policies: Arc<ChannelPolicies>,
+        session: &str,
+        now_ms: u64,
+    ) -> Self {
+        let publishes = subprotocol == Subprotocol::V1 && !settings.client_publish.is_empty();
+        let message_bytes_max = if publishes { PUBLISH_BYTES_MAX } else { MESSAGE_BYTES_MAX };
+        Self {
+            socket: Socket::new(message_bytes_max, settings.keep_alive, now_ms),
+            core: Core {
+                subprotocol,
+                malformed_in_row: 0,
+                seed: session.bytes().fold(0x811c_9dc5, |hash, b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193)),
+                channels: 0,
+                own: Box::default(),
+                settings,
+                policies,
+                publishes: VecDeque::new(),
+                publishes_bytes: 0,
+            },
+        }
+    }
+
+    /// Says what comes first. Called once, before all else.
+    pub fn start(&mut self, session: &str, turn: &mut Turn<'_>) {
+        let channels = turn.place.channels();
+        self.core.channels = channels.len();
+        if self.core.subprotocol != Subprotocol::V1 {
+            return;
+        }
+        let cursor = turn.place.cursor().encode();
+        let resumed = turn.place.resumed() == Some(true);
+        turn.out.push(Reply::Welcome { session, cursor: &cursor, resumed }.frame());
+        for channel in &channels {
+            turn.out.push(Reply::Subscribed { reference: None, channel }.frame());
+        }
+        self.core.own = channels.into();
+    }
+
+    /// Reads what the client sent, until all is read or [`Machine::takes_input`] is false.
+    pub fn on_bytes(&mut self, input: &mut Input<'_>, turn: &mut Turn<'_>) {
+        while self.takes_input(turn.out) {
+            let open = self.socket.is_open();
+            let close = match self.socket.next(input, turn.now_ms, turn.out) {
+                Some(event) if open => self.core.on_event(event, turn),
+                Some(_) => None,
+                None => break,
+            };
+            if let Some(reason) = close {
+                self.socket.close(reason, turn.now_ms, turn.out);
+            }
+        }
+    }
+
+    /// Whether more of the client's bytes can be worked on now.
+    pub fn takes_input(&self, out: &dyn Output) -> bool {
+        match self.socket.phase() {
+            Phase::Open => {
+                out.has_room()
+                    && self.core.publishes.len() < PUBLISHES_WAITING_MAX
+                    && self.core.publishes_bytes < PUBLISHES_WAITING_BYTES_MAX
+            }
+            Phase::Closing { .. } => true,
+            Phase::Finished { .. } => false,
+        }
+    }
+
+    /// Passes on what the hub delivers; the bytes of the frame if it was a message.
+    pub fn on_delivery(&mut self, delivery: Delivery, turn: &mut Turn<'_>) -> usize {
+        if !self.socket.is_open() {
+            return 0;
+        }
+        let core = &self.core;
+        match delivery {
+            Delivery::Message(entry) => {
+                let breadth = if core.channels == 1 { Breadth::OneChannel } else { Breadth::Several };
+                let frame = core.subprotocol.frame(&entry, breadth, turn.place);
+                let bytes = frame.len();
+                turn.out.push(frame);
+                self.socket.sent(turn.now_ms);
+                bytes
+            }
+            Delivery::Gap(gap) => {
+                if core.subprotocol == Subprotocol::V1 {
+                    turn.out.push(Reply::Gap { gap: &gap, id: &turn.place.cursor().encode() }.frame());
+                    self.socket.sent(turn.now_ms);
+                } else {
+                    self.socket.close(CloseReason::Gap, turn.now_ms, turn.out);
+                }
+                0
+            }
+            Delivery::End(reason) => {
+                if core.subprotocol == Subprotocol::V1 && reason == CloseReason::Drain {
+                    let after_ms = core.reconnect_after_ms();
+                    turn.out.push(Reply::Reconnect { after_ms, cursor: &turn.place.cursor().encode() }.frame());
+                }
+                self.socket.close(reason, turn.now_ms, turn.out);
+                0
+            }
+        }
+    }
+
+    /// The next message to publish, to be answered by [`Machine::on_published`] before another is taken.
+    pub fn take_publish(&mut self) -> Option<Publish> {
+        let publish = self.core.publishes.pop_front()?;
+        self.core.publishes_bytes -= publish.message.size_bytes();
+        if self.core.publishes.is_empty() {
+            self.core.publishes = VecDeque::new();
+        }
+        Some(publish)
+    }
+
+    /// Tells the client what became of its message.
+    pub fn on_published(
+        &mut self,
+        reference: Option<Reference>,
+        result: Result<Published, BusError>,
+        turn: &mut Turn<'_>,
+    ) {
+        if !self.socket.is_open() {
+            return;
+        }
+        let frame = match result {
+            Ok(Published { position, .. }) => Reply::Published { reference: reference.as_ref(), position }.frame(),
+            Err(error) => {
+                let message = format!("nothing was published, try again later: {error}");
+                Reply::Error(&Rejected { reference, code: ErrorCode::BusDown, message }).frame()
+            }
+        };
+        turn.out.push(frame);
+        self.socket.sent(turn.now_ms);
+    }
+
+    /// Does what is due at a time. Call it after what came in was read.
+    pub fn on_tick(&mut self, turn: &mut Turn<'_>) {
+        self.socket.tick(turn.now_ms, turn.out);
+    }
+
+    /// The client took what it did not take before: it lives.
+    pub fn on_progress(&mut self, now_ms: u64) {
+        self.socket.heard(now_ms);
+    }
+
+    /// The client's end came, or the link broke.
+    pub fn on_end(&mut self) {
+        self.socket.ended();
+    }
+
+    /// When [`Machine::on_tick`] has something to do; `None` once finished.
+    pub fn deadline(&self) -> Option<u64> {
+        self.socket.deadline()
+    }
+
+    /// How far the session is.
+    pub fn phase(&self) -> Phase {
+        self.socket.phase()
+    }
+
+    /// Why it ended, and how to leave the link, once it has.
+    pub fn finished(&self) -> Option<(CloseReason, Ending)> {
+        match self.socket.phase() {
+            Phase::Finished { reason, ending } => Some((reason, ending)),
+            _ => None,
+        }
+    }
+}
+
+impl Core {
+    /// Takes an event; the reason if the session is to be closed for it.
+    fn on_event(&mut self, event: Event<'_>, turn: &mut Turn<'_>) -> Option<CloseReason> {
+        if self.subprotocol != Subprotocol::V1 {
+            // Data of raw and CloudEvents clients has no meaning: it only counts against the size limit.
+            return None;
+        }
+        match event {
+            Event::Text(text) => self.on_command(text, turn),
+            Event::Binary(_) => {
+                let message = "a binary frame is no command; send JSON in text frames".to_owned();
+                self.on_malformed(Rejected { reference: None, code: ErrorCode::Malformed, message }, turn)
+            }
+            Event::Ping(_) | Event::Pong(_) | Event::Close(_) => None,
+        }
+    }
+
+    /// One step of xorshift32 from the session's seed: sessions that are told at once come back at their own time.
+    fn reconnect_after_ms(&self) -> u64 {
+        let mut x = self.seed.max(1);
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        RECONNECT_AFTER_MS_MIN + u64::from(x) % (RECONNECT_AFTER_MS_MAX - RECONNECT_AFTER_MS_MIN + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests;

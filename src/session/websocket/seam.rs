@@ -1,0 +1,147 @@
+//! What a session's machine and driver need of the world, so that tests can be the world.
+
+use crate::hub::HubError;
+use crate::hub::shard::{Delivery, Shard, Subscription};
+use crate::model::channel::ChannelName;
+use crate::model::cursor::Cursor;
+use crate::proto::chunk::Chunk;
+use crate::server::Link;
+use bytes::Bytes;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+/// Where frames go.
+pub trait Output {
+    /// Queues a frame.
+    fn push(&mut self, frame: Bytes);
+    /// Whether more should be queued.
+    fn has_room(&self) -> bool;
+}
+
+/// A client's end: [`Link`], whose methods these are.
+pub trait Wire: Output {
+    /// See [`Link::poll_flush`].
+    ///
+    /// # Errors
+    /// When the client is gone.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// See [`Link::poll_read`].
+    ///
+    /// # Errors
+    /// When the client is gone.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
+    /// See [`Link::poll_finish`].
+    ///
+    /// # Errors
+    /// When the client is gone.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+/// The session's place in its channels: [`Subscription`], whose methods these are.
+pub trait Place {
+    /// See [`Subscription::resumed`].
+    fn resumed(&self) -> Option<bool>;
+    /// See [`Subscription::cursor`].
+    fn cursor(&self) -> Cursor;
+    /// See [`Subscription::channels`].
+    fn channels(&self) -> Vec<ChannelName>;
+    /// See [`Subscription::add`].
+    ///
+    /// # Errors
+    /// When there are too many channels.
+    fn add(&mut self, channel: &ChannelName) -> Result<(), HubError>;
+    /// See [`Subscription::remove`].
+    fn remove(&mut self, channel: &ChannelName) -> bool;
+}
+
+/// What a driver reads and waits for.
+pub trait Feed: Place {
+    /// See [`Subscription::next`].
+    fn next(&mut self) -> Option<Delivery>;
+    /// See [`Subscription::poll_wait`].
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// See [`Subscription::set_deadline`].
+    fn set_deadline(&mut self, at_ms: u64);
+    /// Milliseconds of the shard's clock.
+    fn now_ms(&self) -> u64;
+    /// Microseconds of the same clock.
+    fn now_us(&self) -> u64;
+}
+
+/// The real world.
+pub struct Live {
+    /// The clock.
+    pub shard: Rc<Shard>,
+    /// The place.
+    pub subscription: Subscription,
+}
+
+impl Output for Link {
+    fn push(&mut self, frame: Bytes) {
+        Link::push(self, &Chunk::raw(frame));
+    }
+
+    fn has_room(&self) -> bool {
+        Link::has_room(self)
+    }
+}
+
+impl Wire for Link {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Link::poll_flush(self, cx)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        Link::poll_read(self, cx, buffer)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Link::poll_finish(self, cx)
+    }
+}
+
+impl Place for Live {
+    fn resumed(&self) -> Option<bool> {
+        self.subscription.resumed()
+    }
+
+    fn cursor(&self) -> Cursor {
+        self.subscription.cursor()
+    }
+
+    fn channels(&self) -> Vec<ChannelName> {
+        self.subscription.channels()
+    }
+
+    fn add(&mut self, channel: &ChannelName) -> Result<(), HubError> {
+        self.subscription.add(channel)
+    }
+
+    fn remove(&mut self, channel: &ChannelName) -> bool {
+        self.subscription.remove(channel)
+    }
+}
+
+impl Feed for Live {
+    fn next(&mut self) -> Option<Delivery> {
+        self.subscription.next()
+    }
+
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.subscription.poll_wait(cx)
+    }
+
+    fn set_deadline(&mut self, at_ms: u64) {
+        self.subscription.set_deadline(at_ms);
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.shard.now_ms()
+    }
+
+    fn now_us(&self) -> u64 {
+        // SEAM: becomes `self.shard.now_us()` when the shard tells microseconds.
+        self.shard.now_ms() * 1000
+    }
+}
