@@ -1,0 +1,441 @@
+//! What a proxy takes out of a head and adds to it: hop-by-hop fields, `Forwarded`, `X-Forwarded-*`, `Via`, `Host`.
+
+use http::header::{CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, request, response};
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+
+/// The name in `Via` (RFC 9110 §7.6.3).
+pub const PSEUDONYM: &str = "pushbridge";
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Fields that are meant for the next hop alone (RFC 9110 §7.6.1, and those that older peers use so).
+const HOP_BY_HOP: [HeaderName; 10] = [
+    CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authenticate"),
+    HeaderName::from_static("proxy-authorization"),
+    HeaderName::from_static("proxy-authentication-info"),
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hop {
+    /// The other end of the connection.
+    pub client: IpAddr,
+    /// What the connection carries.
+    pub scheme: HopScheme,
+    /// What becomes of the forwarding fields that came.
+    pub before: Before,
+}
+
+/// What a connection carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HopScheme {
+    /// Cleartext.
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl HopScheme {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    fn port(self) -> &'static str {
+        match self {
+            Self::Http => "80",
+            Self::Https => "443",
+        }
+    }
+}
+
+/// What becomes of the forwarding fields that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// They are dropped: anybody may have written them.
+    Dropped,
+    /// They are kept and extended: a trusted proxy wrote them.
+    Kept,
+}
+
+/// Makes a client's request head the head for an upstream.
+///
+/// The target keeps its path and query; its authority (h2's `:authority`, an absolute target's) becomes `Host`. `Expect`
+/// goes: this proxy answers it itself by reading the body. Cookies that came in crumbs are joined (RFC 9113 §8.2.3).
+/// `X-Forwarded-Port` is the port that the client named in `Host`, else its scheme's.
+pub fn request_head(parts: &mut request::Parts, hop: &Hop) {
+    if let Some(host) = parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
+        parts.headers.insert(HOST, host);
+    }
+    if let Some(path) = parts.uri.path_and_query().cloned().filter(|_| parts.uri.authority().is_some()) {
+        parts.uri = Uri::from(path);
+    }
+    let trailers = accepts_trailers(&parts.headers);
+    strip_hop_by_hop(&mut parts.headers);
+    parts.headers.remove(EXPECT);
+    if trailers {
+        parts.headers.insert(TE, HeaderValue::from_static("trailers"));
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    join(&mut parts.headers, &COOKIE, "; ");
+    if hop.before == Before::Dropped {
+        drop_forwarding(&mut parts.headers);
+    }
+    add_forwarding(&mut parts.headers, hop);
+    add_via(&mut parts.headers, parts.version);
+}
+
+/// Makes an upstream's response head the head for a client.
+pub fn response_head(parts: &mut response::Parts) {
+    strip_hop_by_hop(&mut parts.headers);
+    add_via(&mut parts.headers, parts.version);
+}
+
+/// Removes the fields of a hop, and those that `Connection` names (RFC 9110 §7.6.1).
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = tokens(headers, &CONNECTION).filter_map(|name| name.parse().ok()).collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Whether `Connection` lists this option, given in lower case (RFC 9110 §7.6.1).
+pub fn connection_has(headers: &HeaderMap, option: &str) -> bool {
+    tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case(option))
+}
+
+fn accepts_trailers(headers: &HeaderMap) -> bool {
+    tokens(headers, &TE).any(|coding| coding.eq_ignore_ascii_case("trailers"))
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}
+
+fn drop_forwarding(headers: &mut HeaderMap) {
+    let ours =
+        |name: &HeaderName| *name == FORWARDED || *name == X_REAL_IP || name.as_str().starts_with("x-forwarded-");
+    let names: Vec<HeaderName> = headers.keys().filter(|name| ours(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+fn add_forwarding(headers: &mut HeaderMap, hop: &Hop) {
+    let client = hop.client.to_canonical();
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
+    let element = element(client, &host, hop.scheme.as_str());
+    if !headers.contains_key(FORWARDED) {
+        // A proxy that speaks only the older fields: its chain is not lost (RFC 7239 §7.4).
+        if let Some(chain) = chain_of_older(headers).and_then(|chain| HeaderValue::try_from(chain).ok()) {
+            headers.insert(FORWARDED, chain);
+        }
+    }
+    append(headers, &FORWARDED, &element);
+    append(headers, &X_FORWARDED_FOR, &client.to_string());
+    set_if_missing(headers, X_FORWARDED_PROTO, hop.scheme.as_str());
+    let port = port_of(&host).unwrap_or_else(|| hop.scheme.port()).to_owned();
+    set_if_missing(headers, X_FORWARDED_PORT, &port);
+    if !host.is_empty() {
+        set_if_missing(headers, X_FORWARDED_HOST, &host);
+    }
+}
+
+/// One element of `Forwarded` (RFC 7239 §4).
+fn element(client: IpAddr, host: &str, proto: &str) -> String {
+    let mut element = format!("for={}", node(client));
+    if !host.is_empty() {
+        let _ = write!(element, ";host={}", quoted(host));
+    }
+    let _ = write!(element, ";proto={}", quoted(proto));
+    element
+}
+
+/// An address as a node; IPv6 stands in brackets and quotes (RFC 7239 §6).
+fn node(client: IpAddr) -> String {
+    match client {
+        IpAddr::V4(client) => client.to_string(),
+        IpAddr::V6(client) => format!("\"[{client}]\""),
+    }
+}
+
+/// A token as it is, other text as a quoted string (RFC 9110 §5.6.4).
+fn quoted(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        return text.to_owned();
+    }
+    let mut out = String::from('"');
+    for character in text.chars() {
+        if matches!(character, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(character);
+    }
+    out.push('"');
+    out
+}
+
+/// `X-Forwarded-For` as elements of `Forwarded`; the first has the host and scheme that the client used.
+fn chain_of_older(headers: &HeaderMap) -> Option<String> {
+    let address = |text: &str| {
+        let bare = text.trim_start_matches('[').trim_end_matches(']');
+        bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()))
+    };
+    let first = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let mut chain = String::new();
+    for (at, client) in tokens(headers, &X_FORWARDED_FOR).enumerate() {
+        let node = address(client).map_or_else(|| "unknown".to_owned(), node);
+        let _ = write!(chain, "{}for={node}", if at == 0 { "" } else { ", " });
+        if at > 0 {
+            continue;
+        }
+        for (parameter, name) in [("host", &X_FORWARDED_HOST), ("proto", &X_FORWARDED_PROTO)] {
+            if let Some(value) = first(name) {
+                let _ = write!(chain, ";{parameter}={}", quoted(value));
+            }
+        }
+    }
+    Some(chain).filter(|chain| !chain.is_empty())
+}
+
+fn port_of(host: &str) -> Option<&str> {
+    let (_, port) = host.rsplit_once(':')?;
+    (!port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then_some(port)
+}
+
+fn add_via(headers: &mut HeaderMap, received: Version) {
+    let version = match received {
+        Version::HTTP_09 | Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2.0",
+        Version::HTTP_3 => "3.0",
+        _ => "1.1",
+    };
+    append(headers, &VIA, &format!("{version} {PSEUDONYM}"));
+}
+
+fn set_if_missing(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if !headers.contains_key(&name)
+        && let Ok(value) = HeaderValue::from_str(value)
+    {
+        headers.insert(name, value);
+    }
+}
+
+/// Makes one line of all there are, and of `value`.
+fn append(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.append(name, value);
+        join(headers, name, ", ");
+    }
+}
+
+/// Makes one line of several; empty ones are left out.
+fn join(headers: &mut HeaderMap, name: &HeaderName, between: &str) {
+    let values = headers.get_all(name);
+    if values.iter().nth(1).is_none() {
+        return;
+    }
+    let full: Vec<&[u8]> = values.iter().map(HeaderValue::as_bytes).filter(|value| !value.is_empty()).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&full.join(between.as_bytes())) {
+        headers.insert(name, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CLIENT: Hop = Hop {
+        client: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)),
+        scheme: HopScheme::Https,
+        before: Before::Dropped,
+    };
+    const PROXY: Hop = Hop { before: Before::Kept, scheme: HopScheme::Http, ..CLIENT };
+
+    fn request(uri: &str, version: Version, fields: &[(&str, &str)]) -> request::Parts {
+        let mut request = http::Request::builder().uri(uri).version(version);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    /// Checks the whole head that goes to the upstream, sorted by name.
+    #[track_caller]
+    fn check(hop: &Hop, uri: &str, version: Version, fields: &[(&str, &str)], expected: &[(&str, &str)]) {
+        let mut parts = request(uri, version, fields);
+        request_head(&mut parts, hop);
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let mut sent: Vec<_> = parts.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        sent.sort();
+        let expected: Vec<_> = expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        assert_eq!(sent, expected);
+        assert_eq!(parts.uri.authority(), None);
+    }
+
+    #[test]
+    fn a_clients_own_claims_are_replaced() {
+        check(
+            &CLIENT,
+            "/a?b",
+            Version::HTTP_11,
+            &[
+                ("host", "a.example:8443"),
+                ("x-forwarded-for", "10.0.0.1"),
+                ("x-forwarded-user", "root"),
+                ("x-real-ip", "10.0.0.1"),
+                ("forwarded", "for=10.0.0.1"),
+                ("expect", "100-continue"),
+                ("accept", "*/*"),
+            ],
+            &[
+                ("accept", "*/*"),
+                ("forwarded", "for=192.0.2.7;host=\"a.example:8443\";proto=https"),
+                ("host", "a.example:8443"),
+                ("via", "1.1 pushbridge"),
+                ("x-forwarded-for", "192.0.2.7"),
+                ("x-forwarded-host", "a.example:8443"),
+                ("x-forwarded-port", "8443"),
+                ("x-forwarded-proto", "https"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_trusted_proxys_claims_are_extended() {
+        check(
+            &PROXY,
+            "/",
+            Version::HTTP_11,
+            &[
+                ("host", "a.example"),
+                ("x-forwarded-for", "2001:db8::1, 10.0.0.1:99"),
+                ("x-forwarded-for", "nonsense"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", "b.example"),
+                ("via", "2.0 edge"),
+            ],
+            &[
+                (
+                    "forwarded",
+                    "for=\"[2001:db8::1]\";host=b.example;proto=https, for=10.0.0.1, for=unknown, \
+                     for=192.0.2.7;host=a.example;proto=http",
+                ),
+                ("host", "a.example"),
+                ("via", "2.0 edge, 1.1 pushbridge"),
+                ("x-forwarded-for", "2001:db8::1, 10.0.0.1:99, nonsense, 192.0.2.7"),
+                ("x-forwarded-host", "b.example"),
+                ("x-forwarded-port", "80"),
+                ("x-forwarded-proto", "https"),
+            ],
+        );
+    }
+
+    #[test]
+    fn h2_authority_becomes_host_and_cookie_crumbs_one_cookie() {
+        check(
+            &Hop { client: "::ffff:192.0.2.9".parse().expect("an address"), ..CLIENT },
+            "https://a.example/x",
+            Version::HTTP_2,
+            &[("cookie", "a=1"), ("cookie", "b=2"), ("te", "trailers"), ("trailer", "x-sum")],
+            &[
+                ("connection", "te"),
+                ("cookie", "a=1; b=2"),
+                ("forwarded", "for=192.0.2.9;host=a.example;proto=https"),
+                ("host", "a.example"),
+                ("te", "trailers"),
+                ("trailer", "x-sum"),
+                ("via", "2.0 pushbridge"),
+                ("x-forwarded-for", "192.0.2.9"),
+                ("x-forwarded-host", "a.example"),
+                ("x-forwarded-port", "443"),
+                ("x-forwarded-proto", "https"),
+            ],
+        );
+    }
+
+    #[test]
+    fn hop_by_hop_fields_go_in_both_directions() {
+        let fields = [
+            ("connection", "close, X-One"),
+            ("connection", "x-two,,"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authenticate", "Basic"),
+            ("proxy-authorization", "Basic x"),
+            ("te", "gzip"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "x"),
+            ("server", "origin"),
+        ];
+        let mut response = http::Response::builder();
+        for (name, value) in fields {
+            response = response.header(name, value);
+        }
+        let (mut parts, ()) = response.body(()).expect("a response").into_parts();
+        assert!(connection_has(&parts.headers, "close") && !connection_has(&parts.headers, "upgrade"));
+        response_head(&mut parts);
+        let left: Vec<_> = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(left, [("server", &b"origin"[..]), ("via", b"1.1 pushbridge")]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_client_can_say_nothing_in_the_chain(
+            came in proptest::collection::vec(("(x-forwarded-[a-z]{1,8}|forwarded|x-real-ip|connection|te|via)", "[ -~]{0,20}"), 0..8),
+        ) {
+            let fields: Vec<_> = came.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let mut parts = request("https://a.example/", Version::HTTP_2, &fields);
+            request_head(&mut parts, &CLIENT);
+            prop_assert_eq!(&parts.headers["forwarded"], "for=192.0.2.7;host=a.example;proto=https");
+            prop_assert_eq!(&parts.headers["x-forwarded-for"], "192.0.2.7");
+            let forwarding = parts.headers.keys().filter(|name| name.as_str().starts_with("x-forwarded-")).count();
+            prop_assert_eq!(forwarding, 4);
+            prop_assert!(!parts.headers.contains_key("x-real-ip"));
+            prop_assert_eq!(parts.headers.get_all("via").iter().count(), 1);
+        }
+
+        #[test]
+        fn a_quoted_text_is_read_back(text in "[ -~]{0,30}") {
+            let quoted = quoted(&text);
+            let read = match quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+                Some(inner) => {
+                    let mut characters = inner.chars();
+                    let mut read = String::new();
+                    while let Some(character) = characters.next() {
+                        read.push(if character == '\\' { characters.next().expect("escaped") } else { character });
+                    }
+                    read
+                }
+                None => quoted.clone(),
+            };
+            prop_assert_eq!(read, text);
+        }
+    }
+}
