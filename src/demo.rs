@@ -78,8 +78,7 @@ fn start_pushbridge(config: &Path) -> anyhow::Result<Started> {
 }
 
 /// Waits until the demo is interrupted or pushbridge ends.
-fn wait(started: Started) -> anyhow::Result<()> {
-    drop(started);
+fn wait(_started: Started) -> anyhow::Result<()> {
     Ok(())
 }
 // ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────

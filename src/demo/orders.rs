@@ -99,7 +99,10 @@ fn put(body: &mut Vec<u8>, name: &str, content: &[u8]) {
     body.extend_from_slice(b"\r\n");
 }
 
-fn events(mut body: &[u8]) -> Result<Vec<(&[u8], &[u8])>, Malformed> {
+/// An event's name and its content.
+type Event<'a> = (&'a [u8], &'a [u8]);
+
+fn events(mut body: &[u8]) -> Result<Vec<Event<'_>>, Malformed> {
     let mut events = Vec::new();
     while !body.is_empty() {
         let end = memchr::memmem::find(body, b"\r\n").ok_or(Malformed)?;

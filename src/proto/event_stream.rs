@@ -6,7 +6,6 @@
 //!   bytes ─▶ lines (CR, LF or CRLF) ─▶ fields ─▶ an empty line ─▶ Item
 //! ```
 
-use std::borrow::Cow;
 use std::mem;
 
 /// What a client acts on.
@@ -130,7 +129,7 @@ impl EventStream {
         Ok(())
     }
 
-    fn field(&mut self, line: &Cow<'_, str>, on_item: &mut impl FnMut(Item)) -> Result<(), EventTooBig> {
+    fn field(&mut self, line: &str, on_item: &mut impl FnMut(Item)) -> Result<(), EventTooBig> {
         let (name, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match name {
