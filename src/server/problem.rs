@@ -1,9 +1,9 @@
 //! A problem document as a response.
 
 use crate::proto::problem::{MEDIA_TYPE, Problem};
+use crate::server::Response;
 use crate::server::body::Body;
 use crate::server::request_id::RequestId;
-use crate::server::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
 /// The response that carries `problem`.
