@@ -110,7 +110,11 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     config.gateway.upstreams.iter().for_each(|upstream| metrics.declare_upstream(&upstream.name));
     let shown_config = Arc::new(ArcSwap::from_pointee(config.to_masked_json()));
     let policies = Arc::new(ArcSwap::from_pointee(config.channels));
-    let hub = Hub::new(workers, Clock::start(), config.hub_limits, Arc::clone(&policies));
+    let hub_limits = HubLimits {
+        channels_max: config.hub_limits.channels_max,
+        history_bytes_max: config.hub_limits.history_bytes_max,
+    };
+    let hub = Hub::new(workers, Clock::start(), hub_limits, Arc::clone(&policies));
     let bus = Arc::new(MemoryBus::new(Arc::clone(&hub), config.publish.idempotency_window));
     let shared = Arc::new(Shared {
         hub,
@@ -184,10 +188,10 @@ fn open_doors(config: &Config, workers: usize) -> Result<(Vec<Vec<Door>>, Addres
     for settings in &config.listeners {
         let tls = match &settings.tls {
             None => None,
-            Some(tls) => Some(tls::acceptor(tls, &settings.protocols).map_err(|reason| StartError::Tls {
-                listener: Arc::clone(&settings.name),
-                reason,
-            })?),
+            Some(tls) => Some(
+                tls::acceptor(tls, &settings.protocols)
+                    .map_err(|reason| StartError::Tls { listener: Arc::clone(&settings.name), reason })?,
+            ),
         };
         let address = open(&mut doors, settings, tls, Role::Clients)?;
         listeners.push((Arc::clone(&settings.name), address));

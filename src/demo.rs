@@ -13,8 +13,12 @@ pub mod origin;
 pub mod page;
 pub mod publisher;
 
+use crate::app::{self, Running};
+use crate::cli::run::wait_for_signal;
+use crate::config;
 use crate::demo::folder::{Addresses, Folder};
 use crate::demo::origin::Origin;
+use crate::telemetry::log;
 use anyhow::{Context as _, bail};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -37,7 +41,7 @@ pub struct DemoArgs {
     pub admin: SocketAddr,
 }
 
-/// The addresses that pushbridge got, and what keeps it running.
+/// The addresses that pushbridge got.
 struct Started {
     listen: SocketAddr,
     publish: SocketAddr,
@@ -60,28 +64,30 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
     let addresses =
         Addresses { listen: args.listen, publish: args.publish, admin: args.admin, origin: listener.local_addr()? };
     let folder = Folder::make(addresses)?;
-    let started = start_pushbridge(&folder.config())?;
+    let running = start_pushbridge(&folder.config())?;
+    let started = addresses_of(&running)?;
     let origin = Origin::start(listener, started.publish)?;
     greet(&mut std::io::stdout().lock(), &started)?;
-    wait(started)?;
+    wait_for_signal()?;
+    running.stop();
     drop(origin);
     drop(folder);
     Ok(())
 }
 
-// ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-// The one place where the demo meets the program: `app::start` and `Running` go here.
-
-/// Starts pushbridge with the configuration at `config` and says where it listens.
-fn start_pushbridge(config: &Path) -> anyhow::Result<Started> {
-    bail!("{} is ready, but this build can't run it yet", config.display())
+/// Starts pushbridge with the configuration at `config`.
+fn start_pushbridge(config: &Path) -> anyhow::Result<Running> {
+    let config = config::load(config).context("the demo's own configuration is broken")?;
+    log::start(&config.log);
+    Ok(app::start(config)?)
 }
 
-/// Waits until the demo is interrupted or pushbridge ends.
-fn wait(_started: Started) -> anyhow::Result<()> {
-    Ok(())
+/// Where it listens.
+fn addresses_of(running: &Running) -> anyhow::Result<Started> {
+    let app::Addresses { listeners, publish, admin } = running.addresses();
+    let (_, listen) = listeners.first().context("the demo's configuration has no listener")?;
+    Ok(Started { listen: *listen, publish: *publish, admin: *admin })
 }
-// ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Listeners share their ports between threads, and would share them with another demo too; so look first.
 fn check_free(address: SocketAddr, what: &str, option: &str) -> anyhow::Result<()> {

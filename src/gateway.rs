@@ -132,7 +132,9 @@ impl Inner {
         let method = if parts.method == Method::CONNECT { &Method::GET } else { &parts.method };
         let (route, params) = settings.routes.find(host, parts.uri.path(), method, &parts.headers)?;
         let channels = match &route.action {
-            Action::Push(push) => push.channels.iter().map(|channel| channel.fill(&params)).collect::<Result<_, _>>()?,
+            Action::Push(push) => {
+                push.channels.iter().map(|channel| channel.fill(&params)).collect::<Result<_, _>>()?
+            }
             Action::WebSocket(_) | Action::Proxy(_) => Vec::new(),
         };
         Ok((Arc::clone(route), channels))

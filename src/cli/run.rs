@@ -22,7 +22,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         }
     };
     log::start(&config.log);
-    for warning in config.warnings.iter() {
+    for warning in config.warnings.lines() {
         tracing::warn!(%warning, "configuration");
     }
     let running = match app::start(config) {

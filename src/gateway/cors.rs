@@ -1,8 +1,8 @@
 //! Which pages may read a push route (WHATWG Fetch §3.3) or open its WebSocket (RFC 6455 §10.2).
 
 use crate::gateway::settings::{AllowedOrigins, Cors, Credentials};
-use crate::server::body::Body;
 use crate::server::Response;
+use crate::server::body::Body;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, HOST, ORIGIN, VARY,
@@ -42,7 +42,8 @@ pub fn options() -> Response {
     let fields = response.headers_mut();
     fields.insert(ALLOW, HeaderValue::from_static(METHODS));
     fields.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
-    let allowed = HeaderValue::from_static("accept, authorization, last-event-id, if-none-match, prefer, cache-control");
+    let allowed =
+        HeaderValue::from_static("accept, authorization, last-event-id, if-none-match, prefer, cache-control");
     fields.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     fields.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
     response

@@ -180,6 +180,10 @@ impl<W: Wire, F: Feed> Driver<W, F> {
                     self.metrics.gap(gap.reason);
                     None
                 }
+                Delivery::Conflated(messages) => {
+                    self.metrics.conflated(*messages);
+                    continue;
+                }
                 Delivery::End(_) => None,
             };
             let turn = &mut Turn { now_ms, place: &mut self.feed, out: &mut self.link };

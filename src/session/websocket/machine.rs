@@ -169,6 +169,8 @@ impl Machine {
                 }
                 0
             }
+            // Newer messages of the same keys follow: nothing to tell.
+            Delivery::Conflated(_) => 0,
             Delivery::End(reason) => {
                 if core.subprotocol == Subprotocol::V1 && reason == CloseReason::Drain {
                     let after_ms = core.reconnect_after_ms();

@@ -1,0 +1,171 @@
+//! The one place where an error becomes a client's answer.
+
+use crate::gateway::cors;
+use crate::hub::HubError;
+use crate::model::cursor::CursorError;
+use crate::model::session::Transport;
+use crate::proto::problem::Problem;
+use crate::proto::request_check::RequestError;
+use crate::route::Miss;
+use crate::route::template::ParamError;
+use crate::server::request_id::RequestId;
+use crate::server::{Response, problem};
+use crate::session::websocket::Refused;
+use crate::telemetry::metrics::Refusal;
+use crate::upstream::UpstreamError;
+use http::header::{ALLOW, CONNECTION, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+/// How long a client should wait before it asks a busy instance again.
+const RETRY_AFTER_SECS: u64 = 5;
+
+/// Why a client's request is not answered as it wished.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The request's head is unsound.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// No route takes it.
+    #[error(transparent)]
+    Route(#[from] Miss),
+    /// Its path makes no channel name.
+    #[error(transparent)]
+    Parameter(#[from] ParamError),
+    /// Its cursor is none.
+    #[error(transparent)]
+    Cursor(#[from] CursorError),
+    /// A method that push routes don't have.
+    #[error("a push route is read with GET; events are published on the publish listener")]
+    PushMethod,
+    /// A body where there is none to take.
+    #[error("a request on a push route has no body; send none")]
+    BodyOnPush,
+    /// No transport of the route fits.
+    #[error("this route can't be read that way; ask for one of its transports")]
+    NotAcceptable {
+        /// The transports that it has.
+        transports: Vec<Transport>,
+    },
+    /// A page that may not open the route's WebSocket.
+    #[error("pages of this origin may not open this WebSocket; list it in the route's allowed_origins")]
+    Origin,
+    /// No valid WebSocket handshake.
+    #[error("{}", .0.problem.detail())]
+    Handshake(Box<Refused>),
+    /// The hub takes no more.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The backend.
+    #[error(transparent)]
+    Upstream(UpstreamError),
+}
+
+impl ClientError {
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Request(error) => error.status(),
+            Self::Route(Miss::NoRoute) => StatusCode::NOT_FOUND,
+            Self::Route(Miss::Method { .. }) | Self::PushMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Route(Miss::DotSegment) | Self::Parameter(_) | Self::Cursor(_) | Self::BodyOnPush => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
+            Self::Origin => StatusCode::FORBIDDEN,
+            Self::Handshake(refused) => refused.problem.status(),
+            Self::Hub(HubError::TooManyChannels(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Upstream(error) => upstream_status(error),
+        }
+    }
+
+    /// What it counts as in `pushbridge_refused_total`; what a backend did is counted elsewhere.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Request(_) => Some(Refusal::BadRequest),
+            Self::Route(_) => Some(Refusal::NoRoute),
+            Self::Parameter(_)
+            | Self::Cursor(_)
+            | Self::PushMethod
+            | Self::BodyOnPush
+            | Self::NotAcceptable { .. }
+            | Self::Origin
+            | Self::Handshake(_) => Some(Refusal::BadSubscribe),
+            Self::Hub(_) => Some(Refusal::Subscriptions),
+            Self::Upstream(_) => None,
+        }
+    }
+
+    /// The answer.
+    pub fn response(&self, request_id: RequestId) -> Response {
+        let document = match self {
+            Self::Handshake(refused) => refused.problem.clone(),
+            Self::NotAcceptable { transports } => {
+                let names: Vec<&str> = transports.iter().map(|transport| transport.as_str()).collect();
+                Problem::new(self.status(), self.to_string()).with("transports", names)
+            }
+            Self::Upstream(error) => {
+                Problem::new(self.status(), upstream_detail(error)).with("upstream", &**error.upstream())
+            }
+            _ => Problem::new(self.status(), self.to_string()),
+        };
+        let mut response = problem::response(&document, request_id);
+        self.add_fields(response.headers_mut());
+        response
+    }
+
+    fn add_fields(&self, fields: &mut HeaderMap) {
+        match self {
+            Self::Route(Miss::Method { allow }) => {
+                let names: Vec<&str> = allow.iter().map(Method::as_str).collect();
+                fields.extend(HeaderValue::from_str(&names.join(", ")).ok().map(|names| (ALLOW, names)));
+            }
+            Self::PushMethod => {
+                fields.insert(ALLOW, HeaderValue::from_static(cors::METHODS));
+            }
+            Self::Handshake(refused) => fields.extend(refused.fields.clone()),
+            // What follows on the connection can't be told apart from the request's body.
+            Self::Request(_) => {
+                fields.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Self::Hub(_) => {
+                fields.insert(RETRY_AFTER, RETRY_AFTER_SECS.into());
+            }
+            Self::Upstream(_) if self.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                fields.insert(RETRY_AFTER, RETRY_AFTER_SECS.into());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// 502: what came is no answer; 503: no server could be reached; 504: none in time (RFC 9110 §15.6).
+fn upstream_status(error: &UpstreamError) -> StatusCode {
+    match error {
+        UpstreamError::NoServer { .. } | UpstreamError::Dns { .. } | UpstreamError::Connect { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        UpstreamError::ConnectTimeout { .. } | UpstreamError::ResponseTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+        UpstreamError::Broken { .. } | UpstreamError::BadResponse { .. } | UpstreamError::NoUpgrade { .. } => {
+            StatusCode::BAD_GATEWAY
+        }
+        UpstreamError::RequestStalled { .. } => StatusCode::REQUEST_TIMEOUT,
+        UpstreamError::RequestBroken { .. } | UpstreamError::BadHost { .. } => StatusCode::BAD_REQUEST,
+    }
+}
+
+/// What a client may know: no addresses of servers.
+fn upstream_detail(error: &UpstreamError) -> &'static str {
+    match error {
+        UpstreamError::NoServer { .. } | UpstreamError::Dns { .. } | UpstreamError::Connect { .. } => {
+            "no server of the upstream can be reached; try later"
+        }
+        UpstreamError::ConnectTimeout { .. } => "no server of the upstream took the connection in time; try later",
+        UpstreamError::ResponseTimeout { .. } => "the upstream did not answer in time",
+        UpstreamError::Broken { .. } => "the upstream broke the exchange",
+        UpstreamError::BadResponse { .. } => "the upstream's answer is not one to this request",
+        UpstreamError::NoUpgrade { .. } => "the upstream does not take upgrades",
+        UpstreamError::RequestBroken { .. } => "the request's body broke off",
+        UpstreamError::RequestStalled { .. } => "the request's body did not come in time",
+        UpstreamError::BadHost { .. } => "the request's host can't be sent on",
+    }
+}
