@@ -79,7 +79,7 @@ impl Bus for FakeBus {
             if let Some((_, position)) = of_channel().find(|(known, _)| known.id.is_some() && known.id == message.id) {
                 return Ok(published(*position, true));
             }
-            let newest = of_channel().last().map(|(_, position)| *position);
+            let newest = of_channel().next_back().map(|(_, position)| *position);
             let moved = match if_match {
                 None => false,
                 Some(IfMatch::Empty) => newest.is_some(),
