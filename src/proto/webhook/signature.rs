@@ -97,7 +97,7 @@ pub fn check_time(timestamp: &[u8], now_secs: u64, tolerance: Duration) -> Resul
 /// When there is something else, or half a byte.
 pub fn decode_hex(text: &[u8]) -> Result<Vec<u8>, SignatureError> {
     let digit = |byte: u8| char::from(byte).to_digit(16).ok_or(SignatureError::Unknown);
-    if text.is_empty() || text.len() % 2 != 0 {
+    if text.is_empty() || !text.len().is_multiple_of(2) {
         return Err(SignatureError::Unknown);
     }
     text.chunks_exact(2).map(|pair| Ok((digit(pair[0])? << 4 | digit(pair[1])?) as u8)).collect()

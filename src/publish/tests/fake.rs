@@ -12,7 +12,7 @@ use crate::publish::body::Waits;
 use crate::publish::settings::{PublishAuth, PublishSettings, WebhookSettings, WebhookVerify};
 use crate::publish::{PublishHandler, Room};
 use crate::server::body::{Body, BodyError};
-use crate::server::{Answer, Handler, Peer, Response, Trust};
+use crate::server::{Answer, Handler, Peer, Request, Response, Trust};
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -79,7 +79,7 @@ impl Bus for FakeBus {
             if let Some((_, position)) = of_channel().find(|(known, _)| known.id.is_some() && known.id == message.id) {
                 return Ok(published(*position, true));
             }
-            let newest = of_channel().last().map(|(_, position)| *position);
+            let newest = of_channel().next_back().map(|(_, position)| *position);
             let moved = match if_match {
                 None => false,
                 Some(IfMatch::Empty) => newest.is_some(),
@@ -159,9 +159,13 @@ impl World {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
+        self.handle(request.body(body.0).expect("a request")).await
+    }
+
+    pub(super) async fn handle(&self, request: Request) -> Response {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let peer = Peer { address, local: address, listener: "publish".into(), tls: None, trusted: Trust::Client };
-        match self.handler.handle(request.body(body.0).expect("a request"), Rc::new(peer)).await {
+        match self.handler.handle(request, Rc::new(peer)).await {
             Answer::Response(response) => response,
             Answer::Hold(_) => panic!("publishing holds nothing"),
         }

@@ -5,6 +5,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use std::convert::Infallible;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::LocalSet;
 
 const NDJSON: [(&str, &str); 1] = [("content-type", "application/x-ndjson")];
@@ -53,6 +55,39 @@ async fn each_line_is_answered_before_the_next_one_comes() {
     LocalSet::new().run_until(answers).await;
     assert_eq!(world.bus.published(), ["a:1", "a:2", "a:3"]);
     assert_eq!(world.bus.paced(), ["a", "a", "a"]);
+}
+
+#[tokio::test]
+async fn lines_are_answered_over_http_while_the_request_is_sent() {
+    let world = World::new();
+    let (mut client, server) = tokio::io::duplex(4096);
+    let service = hyper::service::service_fn(async |request: http::Request<hyper::body::Incoming>| {
+        Ok::<_, Infallible>(world.handle(request.map(Into::into)).await)
+    });
+    let connection =
+        hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(server), service);
+    let exchange = async {
+        let head = "POST /v1/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
+            Content-Type: application/x-ndjson\r\n\r\n";
+        client.write_all(head.as_bytes()).await.expect("a server");
+        let mut answer = String::new();
+        let mut piece = [0; 1024];
+        for number in 1..=3 {
+            let chunk = format!("19\r\n{{\"channel\":\"a\",\"data\":{number}}}\n\r\n");
+            client.write_all(chunk.as_bytes()).await.expect("a server");
+            let position = format!("\"position\":\"1-{number}\"");
+            while !answer.contains(&position) {
+                let read = client.read(&mut piece).await.expect("a server");
+                assert_ne!(read, 0, "{answer}");
+                answer.push_str(std::str::from_utf8(&piece[..read]).expect("text"));
+            }
+        }
+        client.write_all(b"0\r\n\r\n").await.expect("a server");
+        client.read_to_string(&mut answer).await.expect("a server");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
+    };
+    let (served, ()) = LocalSet::new().run_until(async { tokio::join!(connection, exchange) }).await;
+    served.expect("a clean end");
 }
 
 #[tokio::test]
