@@ -1,0 +1,230 @@
+//! The configuration in force, for the admin page: with defaults, without secrets.
+
+use crate::config::Config;
+use crate::config::quantity::{Size, Span};
+use crate::gateway::settings::{Action, AllowedOrigins, Credentials, Pings, PushRoute, WebSocketRoute};
+use crate::hub::policy::{ChannelPolicy, ConflateKey, SlowConsumer};
+use crate::hub::shard::Start;
+use crate::publish::settings::{PublishAuth, PublishSettings, WebhookSettings, WebhookVerify};
+use crate::route::{Match, Route};
+use crate::server::listener::{ListenerSettings, Protocol};
+use crate::server::tls::{TlsSettings, TlsVersion};
+use crate::telemetry::log::{AccessLog, LogFormat};
+use crate::upstream::settings::{Balance, UpstreamProtocol, UpstreamSettings};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// What stands for a secret.
+const MASK: &str = "***";
+
+/// The configuration as JSON, by the keys that it is written with.
+pub(super) fn render(config: &Config) -> Value {
+    let upstreams = config.gateway.upstreams.iter();
+    let upstreams: Map<_, _> =
+        upstreams.map(|upstream| (upstream.name.to_string(), self::upstream(upstream))).collect();
+    let channels = config.channels.iter().map(|(pattern, policy)| channel(pattern.as_str(), policy));
+    json!({
+        "listeners": config.listeners.iter().map(listener).collect::<Vec<_>>(),
+        "publish": publish(&config.publish),
+        "admin": { "address": config.admin.to_string() },
+        "upstreams": upstreams,
+        "routes": config.gateway.routes.iter().map(|route| self::route(route)).collect::<Vec<_>>(),
+        "channels": channels.chain([channel("**", config.channels.default_policy())]).collect::<Vec<_>>(),
+        "bus": { "memory": {} },
+        "limits": limits(config),
+        "telemetry": {
+            "log": {
+                "format": match config.log.format {
+                    LogFormat::Json => "json",
+                    LogFormat::Text => "text",
+                },
+                "level": config.log.level,
+            },
+            "access_log": config.log.access_log == AccessLog::On,
+        },
+        "runtime": { "workers": config.workers.get() },
+    })
+}
+
+fn span(duration: Duration) -> String {
+    Span(duration).to_string()
+}
+
+fn size(bytes: usize) -> String {
+    Size(bytes as u64).to_string()
+}
+
+fn limits(config: &Config) -> Value {
+    let (server, hub) = (&config.limits, &config.hub_limits);
+    json!({
+        "connections": server.connections_max,
+        "connections_per_ip": server.connections_per_ip_max,
+        "streams_per_connection": server.streams_per_connection_max,
+        "request_header_timeout": span(server.request_header_timeout),
+        "request_header_bytes": size(server.request_header_bytes_max),
+        "tls_handshake_timeout": span(server.tls_handshake_timeout),
+        "subscriptions_per_session": hub.subscriptions_per_session_max,
+        "channels": hub.channels_max,
+        "history_bytes": size(hub.history_bytes_max),
+    })
+}
+
+fn listener(listener: &ListenerSettings) -> Value {
+    let protocol = |protocol: &Protocol| match protocol {
+        Protocol::H2 => "h2",
+        Protocol::Http1 => "http/1.1",
+    };
+    json!({
+        "name": &*listener.name,
+        "address": listener.address.to_string(),
+        "protocols": listener.protocols.0.iter().map(protocol).collect::<Vec<_>>(),
+        "trusted_proxies": listener.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "tls": listener.tls.as_ref().map(|tls| self::tls(tls)),
+    })
+}
+
+fn tls(tls: &TlsSettings) -> Value {
+    let certificates = tls.certificates.iter();
+    let certificates = certificates.map(|files| json!({ "cert_file": files.cert_file, "key_file": files.key_file }));
+    json!({
+        "min_version": match tls.min_version {
+            TlsVersion::Tls12 => "1.2",
+            TlsVersion::Tls13 => "1.3",
+        },
+        "certificates": certificates.collect::<Vec<_>>(),
+        "client_ca_file": tls.client_ca_file,
+    })
+}
+
+fn publish(publish: &PublishSettings) -> Value {
+    let auth = publish.auth.iter().map(|auth| match auth {
+        PublishAuth::Bearer(_) => json!({ "bearer": MASK }),
+    });
+    json!({
+        "address": publish.address.to_string(),
+        "max_body": size(publish.body_bytes_max),
+        "idempotency_window": span(publish.idempotency_window),
+        "auth": auth.collect::<Vec<_>>(),
+        "webhooks": publish.webhooks.iter().map(webhook).collect::<Vec<_>>(),
+    })
+}
+
+fn webhook(webhook: &WebhookSettings) -> Value {
+    let verify = match &webhook.verify {
+        WebhookVerify::None => json!("none"),
+        WebhookVerify::StandardWebhooks { tolerance, .. } => {
+            json!({ "standard_webhooks": { "secret": MASK, "tolerance": span(*tolerance) } })
+        }
+        WebhookVerify::Hmac(hmac) => json!({ "hmac": {
+            "secret": MASK,
+            "header": hmac.header.as_str(),
+            "prefix": &*hmac.prefix,
+            "timestamp_header": hmac.timestamp.as_ref().map(|(header, _)| header.as_str()),
+            "tolerance": hmac.timestamp.as_ref().map(|(_, tolerance)| span(*tolerance)),
+        } }),
+    };
+    json!({ "path": &*webhook.path, "verify": verify })
+}
+
+fn upstream(upstream: &UpstreamSettings) -> Value {
+    let servers = upstream.servers.iter().map(|server| match server.host.contains(':') {
+        true => format!("http://[{}]:{}", server.host, server.port),
+        false => format!("http://{}:{}", server.host, server.port),
+    });
+    json!({
+        "servers": servers.collect::<Vec<_>>(),
+        "balance": match upstream.balance {
+            Balance::RoundRobin => "round_robin",
+            Balance::LeastRequests => "least_requests",
+        },
+        "protocol": match upstream.protocol {
+            UpstreamProtocol::Http1 => "http/1.1",
+            UpstreamProtocol::H2 => "h2",
+        },
+        "timeouts": { "connect": span(upstream.connect_timeout), "response": span(upstream.response_timeout) },
+        "retries": { "attempts": upstream.retry_attempts_max },
+    })
+}
+
+fn route(route: &Route<Action>) -> Value {
+    let (key, action) = match &route.action {
+        Action::Push(route) => ("push", push(route)),
+        Action::WebSocket(route) => ("websocket", websocket(route)),
+        Action::Proxy(route) => ("proxy", json!({ "upstream": &*route.upstream.name })),
+    };
+    json!({ "name": &*route.name, "match": matcher(&route.matcher), key: action })
+}
+
+fn matcher(matcher: &Match) -> Value {
+    // A field's value may be a credential.
+    let headers: Map<_, _> = matcher.headers.iter().map(|(name, _)| (name.to_string(), json!(MASK))).collect();
+    json!({
+        "host": matcher.host.as_ref().map(ToString::to_string),
+        "path": matcher.path.as_str(),
+        "methods": matcher.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
+        "headers": headers,
+    })
+}
+
+fn origins(origins: &AllowedOrigins) -> Value {
+    match origins {
+        AllowedOrigins::Same => Value::Null,
+        AllowedOrigins::List(origins) => json!(origins),
+    }
+}
+
+fn push(route: &PushRoute) -> Value {
+    let session = &route.session;
+    let patterns = |list: &[crate::model::pattern::ChannelPattern]| {
+        list.iter().map(|pattern| pattern.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    json!({
+        "channels": route.channels.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "transports": session.transports.iter().map(|transport| transport.as_str()).collect::<Vec<_>>(),
+        "auth": "none",
+        "keep_alive": span(session.keep_alive),
+        "long_poll_timeout": span(session.long_poll_timeout),
+        "start": match session.start {
+            Start::Now => json!("now"),
+            Start::Last(last) => json!({ "last": last }),
+        },
+        "cors": route.cors.as_ref().map(|cors| {
+            json!({ "origins": cors.origins, "credentials": matches!(cors.credentials, Credentials::Allowed) })
+        }),
+        "allowed_origins": origins(&route.allowed_origins),
+        "client_subscribe": patterns(&session.client_subscribe),
+        "client_publish": patterns(&session.client_publish),
+    })
+}
+
+fn websocket(route: &WebSocketRoute) -> Value {
+    json!({
+        "upstream": &*route.upstream.name,
+        "protocol": "grip",
+        "allowed_origins": origins(&route.allowed_origins),
+        "keep_alive": span(route.keep_alive),
+        "max_message": size(route.message_bytes_max),
+        "pings": match route.pings {
+            Pings::Answered => "answer",
+            Pings::PassedThrough => "pass",
+        },
+    })
+}
+
+fn channel(pattern: &str, policy: &ChannelPolicy) -> Value {
+    json!({
+        "match": pattern,
+        "history": {
+            "messages": policy.history_messages_max,
+            "max_age": span(Duration::from_millis(policy.history_age_ms_max)),
+            "max_bytes": size(policy.history_bytes_max),
+        },
+        "slow_consumer": match &policy.slow_consumer {
+            SlowConsumer::Gap => json!("gap"),
+            SlowConsumer::Close => json!("close"),
+            SlowConsumer::Conflate(ConflateKey::Event) => json!({ "conflate_by": "event" }),
+            SlowConsumer::Conflate(ConflateKey::Pointer(pointer)) => json!({ "conflate_by": pointer }),
+        },
+        "max_message": size(policy.message_bytes_max),
+    })
+}

@@ -1,0 +1,116 @@
+//! The `upstreams` section.
+
+use super::{Resolver, TIMEOUT_RANGE};
+use crate::config::defaults;
+use crate::config::file::{self, File, Upstream};
+use crate::config::problem::Spot;
+use crate::config::read::{Given, quote};
+use crate::upstream::settings::{Balance, ServerAddress, UpstreamProtocol, UpstreamSettings};
+use std::sync::Arc;
+
+/// More tries than this are a retry storm.
+const RETRY_ATTEMPTS_MAX: u64 = 10;
+
+impl Resolver<'_> {
+    pub(super) fn upstreams(&mut self, file: &File) -> Vec<(Spot, Arc<UpstreamSettings>)> {
+        let named = file.upstreams.value().map(|named| named.0.as_slice()).unwrap_or_default();
+        named.iter().map(|(name, given)| (given.spot.clone(), Arc::new(self.upstream(name, given)))).collect()
+    }
+
+    fn upstream(&mut self, name: &str, given: &Given<Upstream>) -> UpstreamSettings {
+        let shape = &given.value;
+        let remedy = "list at least one, such as http://127.0.0.1:3000";
+        let mut servers = Vec::new();
+        if let Some(list) = self.required(&shape.servers, &given.spot, "servers", remedy) {
+            if list.value.is_empty() {
+                self.problems.add(&list.spot, format!("empty; {remedy}"));
+            }
+            for server in &list.value {
+                match server_address(&server.value) {
+                    Ok(address) => servers.push(address),
+                    Err(text) => self.problems.add(&server.spot, format!("{} {text}", quote(&server.value))),
+                }
+            }
+        }
+        let timeouts = shape.timeouts.value().cloned().unwrap_or_default();
+        let retries = shape.retries.value().cloned().unwrap_or_default();
+        let attempts =
+            self.count(&retries.attempts, 0..=RETRY_ATTEMPTS_MAX).and_then(|count| u32::try_from(count).ok());
+        UpstreamSettings {
+            name: name.into(),
+            servers,
+            balance: match shape.balance.value() {
+                Some(file::Balance::RoundRobin) => Balance::RoundRobin,
+                Some(file::Balance::LeastRequests) => Balance::LeastRequests,
+                None => defaults::BALANCE,
+            },
+            protocol: match shape.protocol.value() {
+                Some(file::UpstreamProtocol::Http1) => UpstreamProtocol::Http1,
+                Some(file::UpstreamProtocol::H2) => UpstreamProtocol::H2,
+                None => defaults::UPSTREAM_PROTOCOL,
+            },
+            connect_timeout: self.span(&timeouts.connect, TIMEOUT_RANGE, defaults::CONNECT_TIMEOUT),
+            response_timeout: self.span(&timeouts.response, TIMEOUT_RANGE, defaults::RESPONSE_TIMEOUT),
+            retry_attempts_max: attempts.unwrap_or(defaults::RETRY_ATTEMPTS_MAX),
+        }
+    }
+}
+
+/// Reads `http://host:port`; the port may be left out, and is then 80.
+fn server_address(text: &str) -> Result<ServerAddress, &'static str> {
+    const SHAPE: &str = "is no server; write http://host:port";
+    let Some(authority) = text.strip_prefix("http://") else {
+        return Err(match text.split_once("://") {
+            Some(("https", _)) => "speaks TLS, which backends can't yet; write http://",
+            _ => SHAPE,
+        });
+    };
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    if authority.contains(['/', '?', '#']) {
+        return Err("has a path, but the request's own is passed on; leave it out");
+    }
+    if authority.contains('@') {
+        return Err("has a user name, which is not sent; leave it out");
+    }
+    let authority: http::uri::Authority = authority.parse().map_err(|_| SHAPE)?;
+    let host = authority.host();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let port = match authority.port_u16() {
+        Some(0) => return Err("has port 0; write the port it listens on"),
+        Some(port) => port,
+        None if authority.as_str().len() > authority.host().len() => return Err(SHAPE),
+        None => 80,
+    };
+    if host.is_empty() {
+        return Err(SHAPE);
+    }
+    Ok(ServerAddress { host: host.into(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Result<(&str, u16), &str>) {
+        let found = server_address(text);
+        let found = found.as_ref().map(|server| (&*server.host, server.port)).map_err(|text| *text);
+        assert_eq!(found, expected, "{text}");
+    }
+
+    #[test]
+    fn servers_are_hosts_and_ports() {
+        check("http://127.0.0.1:3000", Ok(("127.0.0.1", 3000)));
+        check("http://shop", Ok(("shop", 80)));
+        check("http://shop:8080/", Ok(("shop", 8080)));
+        check("http://[::1]:3000", Ok(("::1", 3000)));
+        check("shop:80", Err("is no server; write http://host:port"));
+        check("http://", Err("is no server; write http://host:port"));
+        check("http://shop:", Err("is no server; write http://host:port"));
+        check("http://shop:99999", Err("is no server; write http://host:port"));
+        check("http://shop:0", Err("has port 0; write the port it listens on"));
+        check("https://shop", Err("speaks TLS, which backends can't yet; write http://"));
+        check("http://shop/base", Err("has a path, but the request's own is passed on; leave it out"));
+        check("http://a:b@shop", Err("has a user name, which is not sent; leave it out"));
+    }
+}
