@@ -140,11 +140,11 @@ impl<A> RouteTable<A> {
 impl Match {
     /// Whether all but the method fits; `host` without its port.
     fn fits<'t, 'p>(&'t self, host: &str, path: &'p str, headers: &HeaderMap) -> Option<Params<'t, 'p>> {
-        let params = self.path.matches(path)?;
+        // The path comes last, since its parameters are collected.
         let host_fits = self.host.as_ref().is_none_or(|pattern| pattern.matches(host));
         let headers_fit =
-            self.headers.iter().all(|(name, value)| headers.get_all(name).iter().any(|given| given == value));
-        (host_fits && headers_fit).then_some(params)
+            || self.headers.iter().all(|(name, value)| headers.get_all(name).iter().any(|given| given == value));
+        if host_fits && headers_fit() { self.path.matches(path) } else { None }
     }
 
     /// Whether every request that fulfils `other` surely fulfils this too.

@@ -3,8 +3,14 @@
 //! The doc comments are the descriptions of the JSON Schema (`pushbridge schema`). Nothing here is checked beyond its
 //! type: [`super::resolve`] does that, and fills in [`super::defaults`].
 
+mod publish;
+mod routes;
+
 use crate::config::quantity::{Size, Span};
 use crate::config::read::{Given, Named, WordOr, shape, words};
+
+pub use publish::*;
+pub use routes::*;
 
 shape! {
     /// The configuration of pushbridge. Durations: 500ms, 30s, 5m, 1h. Sizes: 64KiB, 1MiB. File paths start at this
@@ -96,145 +102,6 @@ shape! {
 }
 
 shape! {
-    /// The publish listener.
-    Publish {
-        /// IP address and port. Default: 127.0.0.1:5561.
-        address: String,
-        /// The largest request body, and the largest NDJSON line. Default: 1MiB.
-        max_body: Size,
-        /// How long an event's id is remembered, so that the same one is not published again. Default: 5m.
-        idempotency_window: Span,
-        /// Who may publish: any one entry that accepts is enough. Default: everybody, which is allowed on loopback only.
-        auth: Vec<Given<PublishAuth>>,
-        /// Webhooks of others that become events.
-        webhooks: Vec<Given<Webhook>>,
-    }
-}
-
-shape! {
-    /// One way to prove that one may publish: exactly one of its keys.
-    #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-    PublishAuth {
-        /// `Authorization: Bearer <token>`.
-        bearer: Bearer,
-    }
-}
-
-shape! {
-    /// A bearer token: from a file, or from the environment.
-    #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-    Bearer {
-        /// A file with the token; a final line break is left out.
-        token_file: String,
-        /// An environment variable with the token.
-        token_env: String,
-    }
-}
-
-shape! {
-    /// A JSON webhook that becomes an event.
-    #[schemars(extend("required" = ["path", "verify", "channel"]))]
-    Webhook {
-        /// Its exact path on the publish listener.
-        path: String,
-        /// How a delivery proves where it is from; `none` on loopback only.
-        verify: WordOr<Nothing, Verify>,
-        /// The channel, with JSON pointers into the body in braces: "customers.{/data/customer_id}".
-        channel: String,
-        /// The event's name, with JSON pointers in braces. Default: none.
-        event: String,
-        /// The event's data, with JSON pointers in braces. Default: the whole body.
-        data: String,
-    }
-}
-
-words! {
-    /// Nothing.
-    Nothing {
-        /// Nothing.
-        Nothing = "none",
-    }
-}
-
-shape! {
-    /// How a webhook is verified: exactly one of its keys.
-    #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-    Verify {
-        /// The Standard Webhooks signature.
-        standard_webhooks: StandardWebhooks,
-        /// A keyed hash of the body in a field.
-        hmac: Hmac,
-        /// GitHub's X-Hub-Signature-256.
-        github: Github,
-    }
-}
-
-shape! {
-    /// Standard Webhooks: webhook-id, webhook-timestamp and webhook-signature.
-    StandardWebhooks {
-        /// A file with the secret (whsec_…); a final line break is left out.
-        secret_file: String,
-        /// An environment variable with the secret (whsec_…).
-        secret_env: String,
-        /// How far the time stamp may be off. Default: 5m.
-        tolerance: Span,
-    }
-}
-
-shape! {
-    /// A generic keyed hash.
-    #[schemars(extend("required" = ["header"]))]
-    Hmac {
-        /// A file with the key; a final line break is left out.
-        secret_file: String,
-        /// An environment variable with the key.
-        secret_env: String,
-        /// The field with the signature.
-        header: String,
-        /// What stands before the signature in the field, such as "sha256=". Default: nothing.
-        prefix: String,
-        /// The hash. Default: sha256.
-        algorithm: Algorithm,
-        /// How the signature is written. Default: hex.
-        encoding: Encoding,
-        /// A field with the Unix time in seconds; then `<time>.<body>` is what is signed. Default: none.
-        timestamp_header: String,
-        /// How far the time stamp may be off. Default: 5m.
-        tolerance: Span,
-    }
-}
-
-words! {
-    /// A hash.
-    Algorithm {
-        /// SHA-256.
-        Sha256 = "sha256",
-        /// SHA-512.
-        Sha512 = "sha512",
-    }
-}
-
-words! {
-    /// How a signature is written.
-    Encoding {
-        /// Hexadecimal.
-        Hex = "hex",
-        /// Base64.
-        Base64 = "base64",
-    }
-}
-
-shape! {
-    /// GitHub's webhook signature.
-    Github {
-        /// A file with the secret; a final line break is left out.
-        secret_file: String,
-        /// An environment variable with the secret.
-        secret_env: String,
-    }
-}
-
-shape! {
     /// The admin listener.
     Admin {
         /// IP address and port. Default: 127.0.0.1:9901.
@@ -294,153 +161,6 @@ shape! {
     Retries {
         /// How often a request is tried again. Default: 2.
         attempts: u64,
-    }
-}
-
-shape! {
-    /// A route: what it matches, and exactly one of push, websocket and proxy.
-    #[schemars(extend(
-        "required" = ["name", "match"],
-        "oneOf" = [{ "required": ["push"] }, { "required": ["websocket"] }, { "required": ["proxy"] }],
-    ))]
-    Route {
-        /// Its name in logs and metrics.
-        name: String,
-        /// Which requests it answers: those that fulfil every part.
-        r#match: Match,
-        /// Holds the client on channels, by SSE, WebSocket or long poll.
-        push: Push,
-        /// Makes each WebSocket message a POST to a backend.
-        websocket: WebSocket,
-        /// Passes the request on to a backend.
-        proxy: Proxy,
-    }
-}
-
-shape! {
-    /// Which requests a route answers.
-    Match {
-        /// An exact host, or *.example.com for one label more; the port does not count. Default: any.
-        host: String,
-        /// A path: {x} is one segment that is not empty, a last /** the rest, also empty. Default: /**.
-        path: String,
-        /// Methods. Default: any.
-        methods: Vec<Given<String>>,
-        /// Fields that must be there, each with its exact value. Default: none.
-        headers: Named<String>,
-    }
-}
-
-shape! {
-    /// A route that holds clients on channels.
-    #[schemars(extend("required" = ["channels"]))]
-    Push {
-        /// Channel names with the path's parameters: "prices.{symbol}".
-        channels: Vec<Given<String>>,
-        /// What clients may use, in the order of preference. Default: [sse, websocket, long_poll].
-        transports: Vec<Given<Transport>>,
-        /// Who may subscribe. Default: none, which is everybody.
-        auth: Nothing,
-        /// A comment (SSE) or ping (WebSocket) is sent after this much silence. Default: 25s.
-        keep_alive: Span,
-        /// The longest that a long poll waits. Default: 30s.
-        long_poll_timeout: Span,
-        /// What a client without a cursor gets first. Default: now.
-        start: WordOr<Now, StartLast>,
-        /// Which pages of other origins may read it by fetch and EventSource. Default: none.
-        cors: Cors,
-        /// Which pages may open WebSockets: origins, or "*". Default: those of the request's own origin.
-        allowed_origins: Vec<Given<String>>,
-        /// Patterns of channels that a pushbridge.v1.json client may subscribe to beside the route's own. Default: none.
-        client_subscribe: Vec<Given<String>>,
-        /// Patterns of channels that a pushbridge.v1.json client may publish to. Default: none.
-        client_publish: Vec<Given<String>>,
-    }
-}
-
-words! {
-    /// How a client is served.
-    Transport {
-        /// Server-Sent Events.
-        Sse = "sse",
-        /// WebSocket.
-        WebSocket = "websocket",
-        /// Long poll.
-        LongPoll = "long_poll",
-    }
-}
-
-words! {
-    /// From now on.
-    Now {
-        /// What is published from now on.
-        Now = "now",
-    }
-}
-
-shape! {
-    /// The newest messages of each channel first.
-    #[schemars(extend("required" = ["last"]))]
-    StartLast {
-        /// How many, at most.
-        last: u64,
-    }
-}
-
-shape! {
-    /// Cross-origin reads.
-    #[schemars(extend("required" = ["origins"]))]
-    Cors {
-        /// Exact origins such as https://shop.example, or "*".
-        origins: Vec<Given<String>>,
-        /// Whether cookies may come along. Default: false.
-        credentials: bool,
-    }
-}
-
-shape! {
-    /// A route that makes each WebSocket message a POST to a backend.
-    #[schemars(extend("required" = ["upstream"]))]
-    WebSocket {
-        /// Who gets the POSTs: a name in `upstreams`.
-        upstream: String,
-        /// How they look. Default: grip, which is WebSocket over HTTP.
-        protocol: WebSocketProtocol,
-        /// Which pages may open it: origins, or "*". Default: those of the request's own origin.
-        allowed_origins: Vec<Given<String>>,
-        /// A ping is sent after this much silence. Default: 25s.
-        keep_alive: Span,
-        /// The largest message of a client. Default: 64KiB.
-        max_message: Size,
-        /// Who answers a client's pings. Default: answer.
-        pings: Pings,
-    }
-}
-
-words! {
-    /// How WebSocket messages reach a backend.
-    WebSocketProtocol {
-        /// WebSocket over HTTP (application/websocket-events).
-        Grip = "grip",
-    }
-}
-
-words! {
-    /// Who answers a client's pings.
-    Pings {
-        /// pushbridge does.
-        Answer = "answer",
-        /// The backend does; each costs it a request.
-        Pass = "pass",
-    }
-}
-
-shape! {
-    /// A route that passes requests on.
-    #[schemars(extend("required" = ["upstream"]))]
-    Proxy {
-        /// Who answers: a name in `upstreams`.
-        upstream: String,
     }
 }
 
@@ -563,5 +283,13 @@ shape! {
     Runtime {
         /// Worker threads. Default: one for each core that the process may use.
         workers: u64,
+    }
+}
+
+words! {
+    /// Nothing.
+    Nothing {
+        /// Nothing.
+        Nothing = "none",
     }
 }

@@ -68,7 +68,7 @@ impl Problems {
 
     /// Brings them into the file's order and drops repetitions (an alias is read wherever it is used).
     pub fn sort(&mut self) {
-        self.found.sort_by(|a, b| a.place.cmp(&b.place));
+        self.found.sort_by_key(|problem| problem.place);
         self.found.dedup();
     }
 
@@ -115,7 +115,7 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
 }
 
 /// `; did you mean "chat"?`, or else `; ` and `otherwise` with all that is known.
-pub fn advice<'a>(given: &str, known: &[&'a str], otherwise: &str) -> String {
+pub fn advice(given: &str, known: &[&str], otherwise: &str) -> String {
     match nearest(given, known.iter().copied()) {
         Some(word) => format!("; did you mean {word:?}?"),
         None if known.is_empty() => String::new(),

@@ -23,13 +23,15 @@ pub(super) fn render(config: &Config) -> Value {
     let upstreams: Map<_, _> =
         upstreams.map(|upstream| (upstream.name.to_string(), self::upstream(upstream))).collect();
     let channels = config.channels.iter().map(|(pattern, policy)| channel(pattern.as_str(), policy));
-    json!({
+    let whole = config.channels.iter().any(|(pattern, _)| pattern.as_str() == "**");
+    let rest = (!whole).then(|| channel("**", config.channels.default_policy()));
+    let mut shown = json!({
         "listeners": config.listeners.iter().map(listener).collect::<Vec<_>>(),
         "publish": publish(&config.publish),
         "admin": { "address": config.admin.to_string() },
         "upstreams": upstreams,
         "routes": config.gateway.routes.iter().map(|route| self::route(route)).collect::<Vec<_>>(),
-        "channels": channels.chain([channel("**", config.channels.default_policy())]).collect::<Vec<_>>(),
+        "channels": channels.chain(rest).collect::<Vec<_>>(),
         "bus": { "memory": {} },
         "limits": limits(config),
         "telemetry": {
@@ -43,7 +45,21 @@ pub(super) fn render(config: &Config) -> Value {
             "access_log": config.log.access_log == AccessLog::On,
         },
         "runtime": { "workers": config.workers.get() },
-    })
+    });
+    drop_absent(&mut shown);
+    shown
+}
+
+/// Removes keys that stand for nothing, so that the rest can be read as a configuration again.
+fn drop_absent(value: &mut Value) {
+    match value {
+        Value::Object(entries) => {
+            entries.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty()));
+            entries.values_mut().for_each(drop_absent);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_absent),
+        _ => {}
+    }
 }
 
 fn span(duration: Duration) -> String {

@@ -474,7 +474,12 @@ fn push_routes_are_checked() {
             "routes[0].push.channels[1]: \"a{\" has a brace without its partner; write `{name}` (c.yaml:1:73)",
         ],
     );
-    let many = vec!["a"; 101].join(", ");
+    push("channels: [a]", &["routes[0].push.channels: key \"channels\" stands here twice; keep one (c.yaml:1:57)"]);
+    route(
+        "match: {}, push: { channels: [a, b, a] }",
+        &["routes[0].push.channels: has one twice; write each once (c.yaml:1:52)"],
+    );
+    let many = (0..101).map(|n| format!("a{n}")).collect::<Vec<_>>().join(", ");
     route(
         &format!("match: {{}}, push: {{ channels: [{many}] }}"),
         &[
@@ -560,6 +565,7 @@ routes:
   - { name: all, match: { path: /a/** }, proxy: { upstream: chat } }
   - { name: one, match: { path: '/a/{x}' }, push: { channels: [n] } }
   - { name: two, match: { path: '/{_any}/b' }, push: { channels: [n] } }
+  - { name: six, match: { path: /six, methods: [GET] }, push: { channels: [n], cors: { origins: ['*'] } } }
 channels: [{ match: '**' }, { match: a }]
 ";
     let warnings: Vec<_> = accepted(source).warnings.lines().collect();
@@ -569,7 +575,8 @@ channels: [{ match: '**' }, { match: a }]
             "upstreams.shop: \"shop\" is used by no route; remove it (c.yaml:4:9)",
             "routes[1].match: never matches, since \"all\" before it takes all of it; remove it or move it up (c.yaml:7:25)",
             "routes[1].push.channels: the path's {x} is used by no channel; name it {_x} if that is meant (c.yaml:7:63)",
-            "channels[1].match: \"a\" never applies, since an earlier entry covers it; remove it or move it up (c.yaml:9:38)",
+            "routes[3].match.methods: leave out OPTIONS, so that CORS preflights never reach this route; add it (c.yaml:9:48)",
+            "channels[1].match: \"a\" never applies, since an earlier entry covers it; remove it or move it up (c.yaml:10:38)",
         ]
     );
 }
@@ -598,6 +605,20 @@ fn secrets_are_read_and_never_shown() {
     let shown = config.to_masked_json() + &format!("{config:?}");
     assert!(shown.contains("\"bearer\": \"***\""), "{shown}");
     assert!(!shown.contains("s3cret") && !shown.contains("from-env"), "{shown}");
+}
+
+#[test]
+fn what_is_shown_can_be_read_again() {
+    let (_folder, path) = examples();
+    let source = std::fs::read_to_string(path.join("example.yaml")).expect("the example");
+    let (start, end) = (source.find("\n  auth:").expect("auth"), source.find("\nadmin:").expect("admin"));
+    let source = format!("{}\n{}", &source[..start], &source[end..]);
+    let read = |source: &str| match check(source, &path, &|_| None, Problems::new("c.yaml")) {
+        Ok(config) => config.to_masked_json(),
+        Err(problems) => panic!("{problems}\n{source}"),
+    };
+    let shown = read(&source);
+    assert_eq!(read(&shown), shown);
 }
 
 #[test]

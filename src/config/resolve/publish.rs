@@ -24,7 +24,7 @@ const BODY_BYTES_RANGE: std::ops::RangeInclusive<u64> = 1024..=1 << 30;
 /// Paths of the publish listener that are its own.
 const OWN_PATHS: [&str; 3] = ["/v1/events", "/publish/", "/publish"];
 
-/// Reads a webhook's template: the one place that knows `proto::webhook::Template`'s constructor.
+/// Reads a webhook's template.
 fn webhook_template(text: &str) -> Result<Template, String> {
     Template::parse(text).map_err(|error| error.to_string())
 }

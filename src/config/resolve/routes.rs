@@ -58,6 +58,7 @@ impl Resolver<'_> {
             let path = matcher.as_ref().map(|(matcher, _)| &matcher.path);
             let action = self.action(route, path, upstreams, subscriptions_max);
             let (Some(name), Some((matcher, given)), Some(action)) = (name, matcher, action) else { continue };
+            self.warn_of_preflights(&route.value);
             if let Some(earlier) = routes.iter().find(|earlier| earlier.matcher.covers(&matcher)) {
                 let text = format!("never matches, since {} before it takes all of it", quote(&earlier.name));
                 self.warnings.add(&given.spot, format!("{text}; remove it or move it up"));
@@ -66,6 +67,18 @@ impl Resolver<'_> {
         }
         self.warn_of_unused(&given.value, upstreams);
         RouteTable::new(routes)
+    }
+
+    /// A push route with CORS must get the browsers' OPTIONS, too.
+    fn warn_of_preflights(&mut self, route: &file::Route) {
+        let cors = route.push.value().is_some_and(|push| !push.cors.is_absent());
+        let methods = route.r#match.value().and_then(|shape| shape.methods.given());
+        if let Some(methods) = methods.filter(|_| cors)
+            && !methods.value.iter().any(|method| method.value == Method::OPTIONS.as_str())
+        {
+            let text = "leave out OPTIONS, so that CORS preflights never reach this route; add it";
+            self.warnings.add(&methods.spot, text);
+        }
     }
 
     fn warn_of_unused(&mut self, routes: &[Given<file::Route>], upstreams: &Upstreams) {
@@ -239,6 +252,9 @@ impl Resolver<'_> {
                 self.problems.add(&channel.spot, text);
             }
             templates.push(template);
+        }
+        if templates.len() == given.value.len() && !templates.is_empty() {
+            self.check_list(&given.spot, &templates);
         }
         for name in path.iter().flat_map(|path| path.parameters()).filter(|name| !name.starts_with('_')) {
             if !templates.iter().any(|template| template.parameters().any(|used| used == name)) {
