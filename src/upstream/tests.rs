@@ -474,6 +474,36 @@ fn large_bodies_stream_both_ways_with_back_pressure() {
 }
 
 #[test]
+fn a_response_that_nobody_reads_stays_with_the_backend() {
+    const PIECES: usize = 512;
+    run(async {
+        let (listener, port) = listen().await;
+        let written = Rc::new(Cell::new(0));
+        let counter = Rc::clone(&written);
+        tokio::task::spawn_local(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            read_head(&mut stream).await.expect("a request");
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("written");
+            while counter.get() < PIECES && stream.write_all(&[7; 64 * 1024]).await.is_ok() {
+                counter.set(counter.get() + 1);
+            }
+        });
+        let response = upstreams().send(&one(port), get("/")).await.expect("a head");
+        let mut before = usize::MAX;
+        while before != written.get() {
+            before = written.get();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert!(before < PIECES / 2, "{before} pieces were written");
+        let mut body = response.into_body();
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            frame.expect("unbroken");
+        }
+        assert_eq!(written.get(), PIECES);
+    });
+}
+
+#[test]
 fn a_response_that_overtakes_its_request_ends_the_upload() {
     run(async {
         let (port, _told) = backend(|_| "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n").await;
