@@ -11,6 +11,7 @@ pub mod forward;
 pub mod push;
 pub mod respond;
 pub mod settings;
+pub mod tunnel;
 pub mod websocket;
 
 use crate::bus::Bus;

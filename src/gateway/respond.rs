@@ -1,5 +1,7 @@
 //! The one place where an error becomes a client's answer.
 
+mod upstream;
+
 use crate::gateway::cors;
 use crate::hub::HubError;
 use crate::model::cursor::CursorError;
@@ -15,6 +17,8 @@ use crate::telemetry::metrics::Refusal;
 use crate::upstream::UpstreamError;
 use http::header::{ALLOW, CONNECTION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+pub use upstream::protocol_unknown;
 
 /// How long a client should wait before it asks a busy instance again.
 const RETRY_AFTER_SECS: u64 = 5;
@@ -74,7 +78,7 @@ impl ClientError {
             Self::Origin => StatusCode::FORBIDDEN,
             Self::Handshake(refused) => refused.problem.status(),
             Self::Hub(HubError::TooManyChannels(_)) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Upstream(error) => upstream_status(error),
+            Self::Upstream(error) => upstream::status(error),
         }
     }
 
@@ -103,9 +107,7 @@ impl ClientError {
                 let names: Vec<&str> = transports.iter().map(|transport| transport.as_str()).collect();
                 Problem::new(self.status(), self.to_string()).with("transports", names)
             }
-            Self::Upstream(error) => {
-                Problem::new(self.status(), upstream_detail(error)).with("upstream", &**error.upstream())
-            }
+            Self::Upstream(error) => return upstream::upstream_failed(error, request_id),
             _ => Problem::new(self.status(), self.to_string()),
         };
         let mut response = problem::response(&document, request_id);
@@ -130,42 +132,7 @@ impl ClientError {
             Self::Hub(_) => {
                 fields.insert(RETRY_AFTER, RETRY_AFTER_SECS.into());
             }
-            Self::Upstream(_) if self.status() == StatusCode::SERVICE_UNAVAILABLE => {
-                fields.insert(RETRY_AFTER, RETRY_AFTER_SECS.into());
-            }
             _ => {}
         }
-    }
-}
-
-/// 502: what came is no answer; 503: no server could be reached; 504: none in time (RFC 9110 §15.6).
-fn upstream_status(error: &UpstreamError) -> StatusCode {
-    match error {
-        UpstreamError::NoServer { .. } | UpstreamError::Dns { .. } | UpstreamError::Connect { .. } => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-        UpstreamError::ConnectTimeout { .. } | UpstreamError::ResponseTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
-        UpstreamError::Broken { .. } | UpstreamError::BadResponse { .. } | UpstreamError::NoUpgrade { .. } => {
-            StatusCode::BAD_GATEWAY
-        }
-        UpstreamError::RequestStalled { .. } => StatusCode::REQUEST_TIMEOUT,
-        UpstreamError::RequestBroken { .. } | UpstreamError::BadHost { .. } => StatusCode::BAD_REQUEST,
-    }
-}
-
-/// What a client may know: no addresses of servers.
-fn upstream_detail(error: &UpstreamError) -> &'static str {
-    match error {
-        UpstreamError::NoServer { .. } | UpstreamError::Dns { .. } | UpstreamError::Connect { .. } => {
-            "no server of the upstream can be reached; try later"
-        }
-        UpstreamError::ConnectTimeout { .. } => "no server of the upstream took the connection in time; try later",
-        UpstreamError::ResponseTimeout { .. } => "the upstream did not answer in time",
-        UpstreamError::Broken { .. } => "the upstream broke the exchange",
-        UpstreamError::BadResponse { .. } => "the upstream's answer is not one to this request",
-        UpstreamError::NoUpgrade { .. } => "the upstream does not take upgrades",
-        UpstreamError::RequestBroken { .. } => "the request's body broke off",
-        UpstreamError::RequestStalled { .. } => "the request's body did not come in time",
-        UpstreamError::BadHost { .. } => "the request's host can't be sent on",
     }
 }

@@ -12,7 +12,6 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Fields that are meant for the next hop alone (RFC 9110 §7.6.1, and those that older peers use so).
 const HOP_BY_HOP: [HeaderName; 10] = [
@@ -93,9 +92,7 @@ pub fn request_head(parts: &mut request::Parts, hop: &Hop) {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     join(&mut parts.headers, &COOKIE, "; ");
-    if hop.before == Before::Dropped {
-        drop_forwarding(&mut parts.headers);
-    }
+    drop_forwarding(&mut parts.headers, hop.before);
     add_forwarding(&mut parts.headers, hop);
     add_via(&mut parts.headers, parts.version);
 }
@@ -133,10 +130,14 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
 }
 
-fn drop_forwarding(headers: &mut HeaderMap) {
-    let ours =
-        |name: &HeaderName| *name == FORWARDED || *name == X_REAL_IP || name.as_str().starts_with("x-forwarded-");
-    let names: Vec<HeaderName> = headers.keys().filter(|name| ours(name)).cloned().collect();
+/// Drops what came, or only its look-alikes: gateway interfaces such as CGI and WSGI read `X_Forwarded_For` as the real one.
+fn drop_forwarding(headers: &mut HeaderMap, before: Before) {
+    let is_forwarding = |name: &str| name == "forwarded" || name == "x-real-ip" || name.starts_with("x-forwarded-");
+    let goes = |name: &HeaderName| match name.as_str() {
+        name if name.contains('_') => is_forwarding(&name.replace('_', "-")),
+        name => before == Before::Dropped && is_forwarding(name),
+    };
+    let names: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
     for name in names {
         headers.remove(name);
     }
@@ -336,6 +337,7 @@ mod tests {
                 ("x-forwarded-for", "nonsense"),
                 ("x-forwarded-proto", "https"),
                 ("x-forwarded-host", "b.example"),
+                ("x_forwarded_for", "10.0.0.2"),
                 ("via", "2.0 edge"),
             ],
             &[
@@ -408,14 +410,14 @@ mod tests {
     proptest! {
         #[test]
         fn a_client_can_say_nothing_in_the_chain(
-            came in proptest::collection::vec(("(x-forwarded-[a-z]{1,8}|forwarded|x-real-ip|connection|te|via)", "[ -~]{0,20}"), 0..8),
+            came in proptest::collection::vec(("(x[-_]forwarded[-_][a-z]{1,8}|x_real-ip|forwarded|x-real-ip|connection|te|via)", "[ -~]{0,20}"), 0..8),
         ) {
             let fields: Vec<_> = came.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             let mut parts = request("https://a.example/", Version::HTTP_2, &fields);
             request_head(&mut parts, &CLIENT);
             prop_assert_eq!(&parts.headers["forwarded"], "for=192.0.2.7;host=a.example;proto=https");
             prop_assert_eq!(&parts.headers["x-forwarded-for"], "192.0.2.7");
-            let forwarding = parts.headers.keys().filter(|name| name.as_str().starts_with("x-forwarded-")).count();
+            let forwarding = parts.headers.keys().filter(|name| name.as_str().starts_with("x") && name.as_str().contains("forwarded")).count();
             prop_assert_eq!(forwarding, 4);
             prop_assert!(!parts.headers.contains_key("x-real-ip"));
             prop_assert_eq!(parts.headers.get_all("via").iter().count(), 1);

@@ -261,6 +261,30 @@ mod tests {
         }
 
         #[test]
+        fn what_the_http_machine_would_accept_is_judged_by_its_own_reading(
+            target in "/[a-z#?%]{0,4}",
+            fields in proptest::collection::vec(
+                "(Content-Length|CONTENT-length|content-lengt|Transfer-Encoding|transfer-ENCODING|Te|x)( )?:[ \\t]{0,2}([0-9]{1,3}|chunked|[+]1|5, 5|)[ \\t]?(\r\n|\n|\r|\r\n )",
+                0..5,
+            ),
+            blank in "(\r\n|\n){1,2}",
+        ) {
+            let bytes = format!("POST {target} HTTP/1.1\r\n{}{blank}", fields.concat());
+            let mut storage = [httparse::EMPTY_HEADER; 16];
+            let mut request = httparse::Request::new(&mut storage);
+            if let Ok(httparse::Status::Complete(used)) = request.parse(bytes.as_bytes()) {
+                let mut watch = HeadWatch::default();
+                watch.see(&bytes.as_bytes()[..used]);
+                let values = |name: &str| request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value).collect::<Vec<_>>();
+                let (lengths, codings) = (values("content-length"), values("transfer-encoding"));
+                let expected = lengths.len() + codings.len() > 1
+                    || lengths.iter().any(|value| decimal(value).is_none())
+                    || target.contains('#');
+                prop_assert_eq!(watch.take_conflict(), expected, "{:?}", bytes);
+            }
+        }
+
+        #[test]
         fn well_formed_requests_never_conflict_and_a_smuggled_one_always_does(
             bodies in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..80)), 0..5),
         ) {

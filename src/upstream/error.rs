@@ -76,6 +76,14 @@ pub enum UpstreamError {
         /// What is wrong.
         what: &'static str,
     },
+    /// It switched protocols, but not to what was asked, or accepted without switching.
+    #[error("upstream {upstream}: its answer to an upgrade is wrong: {what}")]
+    BadUpgrade {
+        /// The upstream's name.
+        upstream: Arc<str>,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// The upstream is configured to speak HTTP/2, where no upgrade exists.
     #[error("upstream {upstream}: no upgrades over `protocol: h2`; set `protocol: http/1.1`")]
     NoUpgrade {
@@ -115,6 +123,7 @@ impl UpstreamError {
             | Self::ResponseTimeout { upstream, .. }
             | Self::Broken { upstream, .. }
             | Self::BadResponse { upstream, .. }
+            | Self::BadUpgrade { upstream, .. }
             | Self::NoUpgrade { upstream }
             | Self::RequestBroken { upstream }
             | Self::RequestStalled { upstream, .. }
@@ -129,7 +138,9 @@ impl UpstreamError {
                 UpstreamResult::ConnectFailed
             }
             Self::ResponseTimeout { .. } => UpstreamResult::Timeout,
-            Self::Broken { .. } | Self::BadResponse { .. } | Self::NoUpgrade { .. } => UpstreamResult::Broken,
+            Self::Broken { .. } | Self::BadResponse { .. } | Self::BadUpgrade { .. } | Self::NoUpgrade { .. } => {
+                UpstreamResult::Broken
+            }
             Self::RequestBroken { .. } | Self::RequestStalled { .. } | Self::BadHost { .. } => UpstreamResult::Canceled,
         }
     }

@@ -26,9 +26,9 @@ enum Failed {
     /// The request may have been processed, or trying again is no use.
     Finally(UpstreamError),
     /// No connection: another server may take it.
-    Elsewhere(UpstreamError, http::Request<Upload>),
+    Elsewhere(UpstreamError, Box<http::Request<Upload>>),
     /// An idle connection had been closed by the server: a new one will take it.
-    Stale(http::Request<Upload>),
+    Stale(Box<http::Request<Upload>>),
     /// The server said that it did not look at it (RFC 9113 §8.7).
     Unprocessed(UpstreamError),
 }
@@ -61,12 +61,12 @@ pub(super) async fn exchange(
             Err(Failed::Finally(error)) => return Err(error),
             // Nobody saw the request, so this is no retry yet; a new connection can't be stale.
             Err(Failed::Stale(back)) => {
-                (request, reuse, same) = (back, Reuse::Never, Some(at));
+                (request, reuse, same) = (*back, Reuse::Never, Some(at));
                 continue;
             }
             Err(Failed::Elsewhere(error, back)) => {
                 tried[at] = true;
-                (request, failed) = (back, error);
+                (request, failed) = (*back, error);
             }
             Err(Failed::Unprocessed(error)) => {
                 let Some(parts) = &replay else { return Err(error) };
@@ -128,7 +128,7 @@ async fn attempt(
         Ok(opened) => opened,
         Err(error) => {
             server.avoid();
-            return Err(Failed::Elsewhere(connect_failed(settings, server, error), request));
+            return Err(Failed::Elsewhere(connect_failed(settings, server, error), Box::new(request)));
         }
     };
     if outgoing::prepare(&mut request, settings.protocol, &server.address).is_err() {
@@ -136,7 +136,6 @@ async fn attempt(
     }
     progress.touch();
     let mut lease = Lease::new(connection, Rc::clone(server), in_flight, Rc::clone(progress));
-    // What the lease holds is boxed by the sender's own future; dropping this future drops both.
     let sent = tokio::select! {
         biased;
         sent = lease.send(request) => sent,
@@ -145,8 +144,8 @@ async fn attempt(
     match sent {
         Ok(response) => accept(settings, server, response, lease),
         Err(mut error) => Err(match error.take_message() {
-            Some(back) if age == Age::Used => Failed::Stale(back),
-            Some(back) => Failed::Elsewhere(closed_at_once(settings, server), back),
+            Some(back) if age == Age::Used => Failed::Stale(Box::new(back)),
+            Some(back) => Failed::Elsewhere(closed_at_once(settings, server), Box::new(back)),
             None => send_failed(settings, server, progress, error.into_error()),
         }),
     }

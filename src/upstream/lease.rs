@@ -58,6 +58,11 @@ impl Lease {
             .map(Duration::from_secs);
     }
 
+    /// Lets go of the HTTP machine once the connection was taken from it; the server stays busy.
+    pub(super) fn leave_http(&mut self) {
+        self.connection = None;
+    }
+
     /// Who is at the other end.
     pub(super) fn address(&self) -> &crate::upstream::settings::ServerAddress {
         &self.server.address

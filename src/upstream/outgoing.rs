@@ -13,17 +13,18 @@ pub(super) struct BadHost;
 
 /// Makes the target and the framing fields fit `protocol`.
 ///
-/// The target keeps only its path and query; without a `Host` the server's own address is sent. The framing follows the
-/// body, not what the fields say (RFC 9112 §6).
+/// The target keeps only its path and query; without a `Host` its authority is sent, or else the server's own address. The
+/// framing follows the body, not what the fields say (RFC 9112 §6). Doing it twice changes nothing.
 pub(super) fn prepare(
     request: &mut http::Request<Upload>,
     protocol: UpstreamProtocol,
     address: &ServerAddress,
 ) -> Result<(), BadHost> {
     frame(request, protocol);
-    let host = match request.headers().get(HOST) {
-        Some(host) => host.clone(),
-        None => HeaderValue::try_from(address.to_string()).map_err(|_| BadHost)?,
+    let host = match (request.headers().get(HOST), request.uri().authority()) {
+        (Some(host), _) => host.clone(),
+        (None, Some(authority)) => HeaderValue::from_str(authority.as_str()).map_err(|_| BadHost)?,
+        (None, None) => HeaderValue::try_from(address.to_string()).map_err(|_| BadHost)?,
     };
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     match protocol {
@@ -97,4 +98,83 @@ pub(super) fn tidy_response(headers: &mut HeaderMap) -> Result<(), &'static str>
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::body::Body as AnyBody;
+    use UpstreamProtocol::{H2, Http1};
+
+    /// Prepares twice, as a request that came back is, and shows the target and the fields.
+    #[track_caller]
+    fn check(line: &str, fields: &[(&str, &str)], body: AnyBody, protocol: UpstreamProtocol, expected: &str) {
+        let (method, uri) = line.split_once(' ').expect("two words");
+        let mut request = http::Request::builder().method(method).uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(Upload::new(body).0).expect("a request");
+        let address = ServerAddress { host: "::1".into(), port: 3000 };
+        for _ in 0..2 {
+            prepare(&mut request, protocol, &address).expect("a good host");
+            let mut shown = vec![request.uri().to_string()];
+            let fields = request.headers().iter();
+            shown.extend(fields.map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))));
+            shown[1..].sort();
+            assert_eq!(shown.join("\n"), expected);
+        }
+    }
+
+    /// A body of unknown length.
+    fn stream() -> AnyBody {
+        AnyBody::boxed(http_body_util::StreamBody::new(futures_util::stream::pending()))
+    }
+
+    #[test]
+    fn target_and_framing_fit_the_protocol_and_the_body() {
+        let host = ("host", "a.example");
+        check("GET /a?b", &[host], AnyBody::empty(), Http1, "/a?b\nhost: a.example");
+        check("GET http://b.example", &[], AnyBody::empty(), Http1, "/\nhost: b.example");
+        check("GET /", &[], AnyBody::empty(), Http1, "/\nhost: [::1]:3000");
+        check("OPTIONS *", &[host], AnyBody::empty(), Http1, "*\nhost: a.example");
+        check("GET /a?b", &[host], AnyBody::empty(), H2, "http://a.example/a?b");
+        check("POST /", &[host], AnyBody::empty(), Http1, "/\ncontent-length: 0\nhost: a.example");
+        check("GET /", &[host, ("content-length", "9")], AnyBody::empty(), Http1, "/\nhost: a.example");
+        check(
+            "POST /",
+            &[host, ("content-length", "9")],
+            AnyBody::full("abc"),
+            H2,
+            "http://a.example/\ncontent-length: 3",
+        );
+        check("GET /", &[host], stream(), Http1, "/\nhost: a.example\ntransfer-encoding: chunked");
+        check("PUT /", &[host, ("content-length", "9")], stream(), Http1, "/\ncontent-length: 9\nhost: a.example");
+        check("PUT /", &[host], stream(), H2, "http://a.example/");
+    }
+
+    #[test]
+    fn response_framing_is_said_once_and_truly() {
+        #[track_caller]
+        fn check(fields: &[(&str, &str)], expected: Result<&[&str], ()>) {
+            let mut headers: HeaderMap = http::Response::builder().body(()).expect("a response").into_parts().0.headers;
+            for (name, value) in fields {
+                let name = http::HeaderName::try_from(*name).expect("a name");
+                headers.append(name, HeaderValue::from_str(value).expect("a value"));
+            }
+            let tidied = tidy_response(&mut headers).map_err(|_| ());
+            let left: Vec<_> =
+                headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
+            assert_eq!(
+                tidied.map(|()| left.iter().map(String::as_str).collect::<Vec<_>>()),
+                expected.map(<[_]>::to_vec)
+            );
+        }
+        check(&[("content-length", "5")], Ok(&["content-length: 5"]));
+        check(&[("content-length", "5"), ("content-length", "5")], Ok(&["content-length: 5"]));
+        check(&[("content-length", "5, 5")], Ok(&["content-length: 5"]));
+        check(&[("content-length", "5"), ("transfer-encoding", "Chunked")], Ok(&[]));
+        check(&[("transfer-encoding", "gzip, chunked")], Err(()));
+        check(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], Err(()));
+    }
 }

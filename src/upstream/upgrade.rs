@@ -34,9 +34,10 @@ pub struct UpstreamIo {
 
 impl UpstreamIo {
     /// Takes the connection over once the HTTP machine lets it go.
-    pub(super) async fn take(response: &mut http::Response<hyper::body::Incoming>, lease: Lease) -> Option<Self> {
+    pub(super) async fn take(response: &mut http::Response<hyper::body::Incoming>, mut lease: Lease) -> Option<Self> {
         let upgraded = hyper::upgrade::on(response).await.ok()?;
         let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+        lease.leave_http();
         // A copy, so that the machine's whole read buffer is not kept for a few bytes.
         let early = Bytes::copy_from_slice(&parts.read_buf);
         Some(Self { stream: parts.io.into_inner(), early, _lease: lease })
