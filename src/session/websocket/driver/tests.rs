@@ -29,6 +29,7 @@ struct World {
     taken: Vec<Bytes>,
     /// Whether the client takes what is queued.
     stuck: bool,
+    room: usize,
     broken: bool,
     finished: bool,
     deliveries: VecDeque<Delivery>,
@@ -65,7 +66,8 @@ impl Output for Shared {
     }
 
     fn has_room(&self) -> bool {
-        self.world().queued.len() < ROOM
+        let world = self.world();
+        world.queued.len() < world.room
     }
 }
 
@@ -195,7 +197,7 @@ struct Rig {
 
 impl Rig {
     fn new(subprotocol: Subprotocol) -> Self {
-        let shared = Shared(Rc::new(RefCell::new(World { spot: Spot::on(&["a"]), ..World::default() })));
+        let shared = Shared(Rc::new(RefCell::new(World { spot: Spot::on(&["a"]), room: ROOM, ..World::default() })));
         let settings = PushSettings {
             transports: vec![],
             keep_alive: Duration::from_secs(20),
@@ -366,13 +368,16 @@ fn the_feeds_deadline_brings_a_ping() {
 
 #[test]
 fn publishes_reach_the_bus_in_order() {
-    let mut rig = Rig::new(Subprotocol::V1);
-    let all: Vec<u8> = (0..50).flat_map(|n| publish(&n.to_string())).collect();
-    assert!(rig.says(all).is_pending());
-    assert_eq!(*rig.bus.published.lock().expect("a lock"), numbers(0..50));
-    let taken = rig.taken();
-    assert_eq!(taken.len(), 50);
-    assert_eq!(taken[49], r#"{"type":"published","ref":"49","position":"1-50"}"#);
+    for room in [ROOM, 1000] {
+        let mut rig = Rig::new(Subprotocol::V1);
+        rig.world().room = room;
+        let all: Vec<u8> = (0..50).flat_map(|n| publish(&n.to_string())).collect();
+        assert!(rig.says(all).is_pending());
+        assert_eq!(*rig.bus.published.lock().expect("a lock"), numbers(0..50), "with room for {room}");
+        let taken = rig.taken();
+        assert_eq!(taken.len(), 50);
+        assert_eq!(taken[49], r#"{"type":"published","ref":"49","position":"1-50"}"#);
+    }
 }
 
 #[test]
