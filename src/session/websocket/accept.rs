@@ -31,7 +31,7 @@ impl Opening {
     ///
     /// # Errors
     /// When it is no valid handshake; with the answer.
-    pub fn check(parts: &Parts, protocol: Option<&str>) -> Result<Self, Refused> {
+    pub fn check(parts: &Parts, protocol: Option<&str>) -> Result<Self, Box<Refused>> {
         let handshake = Handshake::check(parts, protocol, &Subprotocol::NAMES)?;
         Ok(Self { handshake })
     }
@@ -51,9 +51,10 @@ impl Opening {
     }
 }
 
-impl From<HandshakeError> for Refused {
+impl From<HandshakeError> for Box<Refused> {
     fn from(error: HandshakeError) -> Self {
-        Self { problem: Problem::new(error.status(), error.to_string()), fields: error.fields() }
+        let problem = Problem::new(error.status(), error.to_string());
+        Box::new(Refused { problem, fields: error.fields() })
     }
 }
 
@@ -61,7 +62,7 @@ impl From<HandshakeError> for Refused {
 mod tests {
     use super::*;
 
-    fn opening(subprotocol: &str, version: &str) -> Result<Opening, Refused> {
+    fn opening(subprotocol: &str, version: &str) -> Result<Opening, Box<Refused>> {
         let request = http::Request::get("/")
             .header("upgrade", "websocket")
             .header("connection", "upgrade")

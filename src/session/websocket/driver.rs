@@ -13,20 +13,18 @@ use crate::session::websocket::machine::{Machine, Publish, Turn};
 use crate::session::websocket::seam::{Feed, Wire};
 use crate::session::websocket::socket::{Ending, Phase};
 use crate::telemetry::metrics::{PublishResult, WorkerMetrics};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, LocalBoxFuture};
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
-use tokio::time::{Instant, Sleep};
 
 const SCRATCH_BYTES: usize = 16 * 1024;
 const READS_PER_POLL_MAX: usize = 4;
 const DELIVERIES_PER_POLL_MAX: usize = 64;
 /// How long the bus may take for one message.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+const PUBLISH_MS_MAX: u64 = 10_000;
 /// How long leaving may take: what the client still has to take, and its last publishes.
 const LEAVE_MS: u64 = 5_000;
 /// The hub's clock is coarse: a timer of ours is never set for less.
@@ -47,7 +45,7 @@ pub(super) struct Driver<W: Wire, F: Feed> {
     unread: Vec<u8>,
     publishing: Option<Box<Publishing>>,
     /// There only while the link is full or the session ends.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Box<Timer>>,
     /// Whether the link had no room when it was last looked at.
     crowded: bool,
     leaving: Leaving,
@@ -58,6 +56,13 @@ struct Publishing {
     reference: Option<Reference>,
     bytes: usize,
     result: BoxFuture<'static, Result<Published, BusError>>,
+    timeout: LocalBoxFuture<'static, ()>,
+}
+
+/// Wakes the session at a time.
+struct Timer {
+    at_ms: u64,
+    sleep: LocalBoxFuture<'static, ()>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,10 +206,11 @@ impl<W: Wire, F: Feed> Driver<W, F> {
         loop {
             let Some(publishing) = &mut self.publishing else {
                 let Some(publish) = self.machine.take_publish() else { return };
-                self.publishing = Some(Box::new(Publishing::start(Arc::clone(&self.bus), publish)));
+                let timeout = self.feed.sleep_ms(PUBLISH_MS_MAX);
+                self.publishing = Some(Box::new(Publishing::start(Arc::clone(&self.bus), publish, timeout)));
                 continue;
             };
-            let Poll::Ready(result) = publishing.result.as_mut().poll(cx) else { return };
+            let Poll::Ready(result) = publishing.poll(cx) else { return };
             self.metrics.published(outcome(&result), publishing.bytes);
             let reference = publishing.reference.take();
             self.publishing = None;
@@ -243,10 +249,15 @@ impl<W: Wire, F: Feed> Driver<W, F> {
     }
 
     fn set_timer(&mut self, at_ms: u64, now_ms: u64, cx: &mut Context<'_>) {
-        let at = Instant::now() + Duration::from_millis(at_ms.saturating_sub(now_ms).max(TIMER_MS_MIN));
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        timer.as_mut().reset(at);
-        if timer.as_mut().poll(cx).is_ready() {
+        if self.timer.as_ref().is_none_or(|timer| timer.at_ms != at_ms) {
+            let sleep = self.feed.sleep_ms(at_ms.saturating_sub(now_ms).max(TIMER_MS_MIN));
+            self.timer = Some(Box::new(Timer { at_ms, sleep }));
+        }
+        if let Some(timer) = &mut self.timer
+            && timer.sleep.as_mut().poll(cx).is_ready()
+        {
+            // If the hub's clock is not there yet, the next turn sets another.
+            self.timer = None;
             cx.waker().wake_by_ref();
         }
     }
@@ -327,21 +338,24 @@ impl<W: Wire, F: Feed> Drop for Driver<W, F> {
 }
 
 impl Publishing {
-    fn start(bus: Arc<dyn Bus>, publish: Publish) -> Self {
+    fn start(bus: Arc<dyn Bus>, publish: Publish, timeout: LocalBoxFuture<'static, ()>) -> Self {
         let Publish { reference, message } = publish;
         let bytes = message.data.as_bytes().len();
-        let channel = message.channel.clone();
         let result = async move {
-            let publish = async {
-                bus.paced(&channel).await;
-                bus.publish(message, None).await
-            };
-            match tokio::time::timeout(PUBLISH_TIMEOUT, publish).await {
-                Ok(result) => result,
-                Err(_) => Err(BusError::Down(format!("it did not answer within {} s", PUBLISH_TIMEOUT.as_secs()))),
-            }
+            bus.paced(&message.channel).await;
+            bus.publish(message, None).await
         };
-        Self { reference, bytes, result: Box::pin(result) }
+        Self { reference, bytes, result: Box::pin(result), timeout }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Published, BusError>> {
+        if let Poll::Ready(result) = self.result.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        self.timeout.as_mut().poll(cx).map(|()| {
+            let seconds = PUBLISH_MS_MAX / 1000;
+            Err(BusError::Down(format!("it did not answer within {seconds} s, so it may still be published")))
+        })
     }
 }
 

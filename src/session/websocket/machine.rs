@@ -205,7 +205,7 @@ impl Machine {
         let frame = match result {
             Ok(Published { position, .. }) => Reply::Published { reference: reference.as_ref(), position }.frame(),
             Err(error) => {
-                let message = format!("nothing was published, try again later: {error}");
+                let message = format!("not published, try again later: {error}");
                 Reply::Error(&Rejected { reference, code: ErrorCode::BusDown, message }).frame()
             }
         };

@@ -7,9 +7,11 @@ use crate::model::cursor::Cursor;
 use crate::proto::chunk::Chunk;
 use crate::server::Link;
 use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Where frames go.
 pub trait Output {
@@ -67,6 +69,8 @@ pub trait Feed: Place {
     fn now_ms(&self) -> u64;
     /// Microseconds of the same clock.
     fn now_us(&self) -> u64;
+    /// Ready after a while: for waits in which the deadline can't serve.
+    fn sleep_ms(&self, ms: u64) -> LocalBoxFuture<'static, ()>;
 }
 
 /// The real world.
@@ -143,5 +147,9 @@ impl Feed for Live {
     fn now_us(&self) -> u64 {
         // SEAM: becomes `self.shard.now_us()` when the shard tells microseconds.
         self.shard.now_ms() * 1000
+    }
+
+    fn sleep_ms(&self, ms: u64) -> LocalBoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(Duration::from_millis(ms)))
     }
 }

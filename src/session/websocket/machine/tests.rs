@@ -8,6 +8,7 @@ use crate::model::pattern::ChannelPattern;
 use crate::model::position::Position;
 use crate::model::session::{Gap, GapReason};
 use crate::session::websocket::fake::{Sink, Spot, client, entry, name, text};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -420,4 +421,91 @@ fn a_client_that_leaves_is_let_go() {
     rig.machine.on_end();
     assert_eq!(rig.machine.finished(), Some((CloseReason::ClientGone, Ending::Gone)));
     assert_eq!(rig.machine.deadline(), None);
+}
+
+/// Something that may happen to a session at any time.
+#[derive(Debug, Clone)]
+enum Happening {
+    Bytes(Vec<u8>),
+    Frame(u8, Vec<u8>),
+    Command(&'static str),
+    Message(bool),
+    Gap,
+    End,
+    Later(u64),
+    Taken,
+    Published,
+    Progress,
+    Gone,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    use Happening::*;
+    let first = prop::sample::select(vec![0x00u8, 0x01, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8a, 0x83, 0xc1]);
+    let command = prop::sample::select(vec![
+        r#"{"type":"ping"}"#,
+        r#"{"type":"subscribe","channels":["a","b","chat.1","chat.2"]}"#,
+        r#"{"type":"unsubscribe","channels":["a","b","chat.1"]}"#,
+        r#"{"type":"publish","channel":"in.x","data":1}"#,
+        r#"{"type":"nonsense"}"#,
+    ]);
+    prop_oneof![
+        1 => proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes),
+        2 => (first, proptest::collection::vec(any::<u8>(), 0..4)).prop_map(|(first, payload)| Frame(first, payload)),
+        20 => command.prop_map(Command),
+        10 => any::<bool>().prop_map(Message),
+        1 => Just(Gap),
+        1 => Just(End),
+        5 => (0u64..30_000).prop_map(Later),
+        8 => Just(Taken),
+        5 => Just(Published),
+        2 => Just(Progress),
+        1 => Just(Gone),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_a_session_stays_within_its_bounds(
+        happenings in proptest::collection::vec(happening(), 0..80),
+        subprotocol in prop::sample::select(vec![RAW, V1, Subprotocol::CloudEvents]),
+    ) {
+        let mut rig = Rig::started(subprotocol, &["a", "b"]);
+        rig.out.room = 6;
+        let (mut unread, mut all, mut ticks) = (Vec::new(), Vec::new(), 0);
+        for (at, happening) in happenings.into_iter().enumerate() {
+            let before = rig.out.frames.len();
+            let mut said = |rig: &mut Rig, bytes: Vec<u8>| unread = rig.bytes([std::mem::take(&mut unread), bytes].concat());
+            match happening {
+                Happening::Bytes(bytes) => said(&mut rig, bytes),
+                Happening::Frame(first, payload) => said(&mut rig, client(first, &payload)),
+                Happening::Command(text) => said(&mut rig, client(0x81, text.as_bytes())),
+                Happening::Message(on_a) => {
+                    rig.deliver(text(if on_a { "a" } else { "b" }, at as u64, "x"));
+                }
+                Happening::Gap => drop(rig.deliver(gap("a"))),
+                Happening::End => drop(rig.deliver(Delivery::End(CloseReason::Drain))),
+                Happening::Later(ms) => {
+                    ticks += 1;
+                    rig.tick(rig.now_ms + ms);
+                }
+                Happening::Taken => all.extend(rig.out.take()),
+                Happening::Published => while let Some(publish) = rig.machine.take_publish() {
+                    rig.published(publish.reference, Err(BusError::Down(String::new())));
+                },
+                Happening::Progress => rig.machine.on_progress(rig.now_ms),
+                Happening::Gone => rig.machine.on_end(),
+            }
+            let grown = rig.out.frames.len().saturating_sub(before.max(rig.out.room));
+            prop_assert!(grown <= PUBLISHES_WAITING_MAX, "one happening adds little beyond the room: {}", grown);
+            prop_assert!(rig.machine.core.publishes.len() <= PUBLISHES_WAITING_MAX);
+            prop_assert!(rig.spot.places.len() <= 4);
+            prop_assert_eq!(rig.machine.core.channels, rig.spot.places.len());
+            prop_assert_eq!(rig.machine.deadline().is_none(), rig.machine.finished().is_some());
+        }
+        all.extend(rig.out.take());
+        let closes = all.iter().position(|text| text.starts_with("close"));
+        prop_assert!(closes.is_none_or(|at| at + 1 == all.len()), "nothing follows a close: {:?}", all);
+        prop_assert!(all.iter().filter(|text| *text == "ping").count() <= ticks);
+    }
 }
