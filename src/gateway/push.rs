@@ -77,7 +77,7 @@ impl Inner {
         if !settings.transports.contains(&Transport::WebSocket) {
             return Err(ClientError::NotAcceptable { transports: settings.transports.clone() });
         }
-        let opening = Opening::check(request, protocol).map_err(|refused| ClientError::Handshake(Box::new(refused)))?;
+        let opening = Opening::check(request, protocol).map_err(ClientError::Handshake)?;
         if !cors::may_open(request, &route.allowed_origins) {
             return Err(ClientError::Origin);
         }

@@ -145,8 +145,7 @@ impl Feed for Live {
     }
 
     fn now_us(&self) -> u64 {
-        // SEAM: becomes `self.shard.now_us()` when the shard tells microseconds.
-        self.shard.now_ms() * 1000
+        self.shard.now_us()
     }
 
     fn sleep_ms(&self, ms: u64) -> LocalBoxFuture<'static, ()> {

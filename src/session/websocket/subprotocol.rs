@@ -2,7 +2,8 @@
 
 use crate::hub::log::Entry;
 use crate::model::cursor::Cursor;
-use crate::model::message::{Data, Message};
+use crate::model::message::Data;
+use crate::proto::cloudevents::structured;
 use crate::proto::v1::{self, Reply};
 use crate::proto::websocket::frame;
 use crate::session::websocket::seam::Place;
@@ -59,29 +60,9 @@ impl Subprotocol {
                 return Reply::Event { message, id: &place.cursor().encode() }.frame();
             }
             (Self::CloudEvents, _) => {
-                entry.websocket_cloudevents.get_or_init(|| frame::text(&STRUCTURED(message, &own_cursor())))
+                entry.websocket_cloudevents.get_or_init(|| frame::text(&structured(message, &own_cursor())))
             }
         };
         shared.clone()
     }
-}
-
-/// SEAM: becomes `crate::proto::cloudevents::structured` when that is there; then [`structured`] goes.
-const STRUCTURED: fn(&Message, &str) -> String = structured;
-
-/// The least that is a CloudEvent.
-fn structured(message: &Message, cursor: &str) -> String {
-    let mut event = serde_json::json!({
-        "specversion": "1.0",
-        "id": message.id.as_ref().map_or(cursor, |id| id.as_str()),
-        "source": "pushbridge",
-        "type": message.event.as_ref().map_or("message", |event| event.as_str()),
-        "subject": message.channel.as_str(),
-    });
-    event["data"] = match &message.data {
-        Data::Text(text) => text.as_ref().into(),
-        Data::Json(json) => serde_json::from_str(json).unwrap_or_default(),
-        Data::Binary(bytes) => serde_json::Value::String(String::from_utf8_lossy(bytes).into_owned()),
-    };
-    event.to_string()
 }
