@@ -54,7 +54,8 @@ mod tests {
 
     #[test]
     fn a_problem_names_title_status_detail_and_request() {
-        let problem = Problem::new(http::StatusCode::NOT_ACCEPTABLE, "no transport fits").with("transports", vec!["sse"]);
+        let problem =
+            Problem::new(http::StatusCode::NOT_ACCEPTABLE, "no transport fits").with("transports", vec!["sse"]);
         let value: Value = serde_json::from_str(&problem.to_json("r1")).expect("JSON");
         assert_eq!(
             value,

@@ -1,5 +1,7 @@
-//! Tests of the whole program and of the repository itself, in one crate so that they link once.
-//! Whole-program tests over real sockets: the built binary, real clients, no mocks of its own parts.
+//! Whole-program tests over real sockets (the built binary, real clients) and tests of the repository itself, in one
+//! crate so that they link once.
+
 mod browser;
+mod push;
 mod support;
 mod tidy;

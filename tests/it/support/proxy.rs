@@ -1,0 +1,137 @@
+//! A running pushbridge with a configuration of the test's own, on free ports.
+
+use serde_json::Value;
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A `pushbridge run` process; killed when dropped.
+pub struct Proxy {
+    child: Child,
+    addresses: HashMap<String, SocketAddr>,
+    log: Arc<Mutex<Vec<Value>>>,
+    folder: TempDir,
+}
+
+impl Proxy {
+    /// Starts it with a configuration whose addresses have port 0, and waits until it is ready. `{dir}` in the text
+    /// becomes the folder of the configuration. What is not given: a cleartext listener `http`, publish and admin.
+    pub fn start(yaml: &str) -> Self {
+        Self::start_in(TempDir::new().expect("a folder"), yaml)
+    }
+
+    /// As [`Proxy::start`], in a folder that has files already.
+    pub fn start_in(folder: TempDir, yaml: &str) -> Self {
+        let config = folder.path().join("pushbridge.yaml");
+        let mut text = yaml.to_owned();
+        if !yaml.contains("listeners:") {
+            text.push_str("\nlisteners: [{ name: http, address: \"127.0.0.1:0\" }]\n");
+        }
+        if !yaml.contains("\npublish:") {
+            text.push_str("\npublish: { address: \"127.0.0.1:0\" }\n");
+        }
+        if !yaml.contains("\nadmin:") {
+            text.push_str("\nadmin: { address: \"127.0.0.1:0\" }\n");
+        }
+        std::fs::write(&config, text).expect("the configuration is written");
+        let mut child = spawn(&config);
+        let (lines, log) = follow(&mut child);
+        let addresses = wait_until_ready(&lines, &log);
+        Self { child, addresses, log, folder }
+    }
+
+    /// Where a listener (or `publish`, `admin`) is.
+    pub fn address(&self, listener: &str) -> SocketAddr {
+        *self.addresses.get(listener).unwrap_or_else(|| panic!("no listener {listener}: {:?}", self.addresses))
+    }
+
+    /// A URL on a listener.
+    pub fn url(&self, listener: &str, path: &str) -> String {
+        let scheme = if listener.starts_with("https") { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.address(listener))
+    }
+
+    /// The folder of the configuration.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether a log line so far has this message.
+    pub fn has_logged(&self, message: &str) -> bool {
+        self.log.lock().expect("the log").iter().any(|line| line["message"] == message)
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub fn terminate(mut self) -> ExitStatus {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success(), "the signal was not sent");
+        super::wait_for("pushbridge ends", || self.child.try_wait().expect("its status can be read"))
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(config: &Path) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_pushbridge"))
+        .args(["run", "--config"])
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the built binary can be started")
+}
+
+/// Reads the log to its end, so that the process never waits for a reader.
+fn follow(child: &mut Child) -> (Receiver<Value>, Arc<Mutex<Vec<Value>>>) {
+    let stderr = child.stderr.take().expect("its log is piped");
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&log);
+    let (send, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
+            kept.lock().expect("the log").push(value.clone());
+            let _ = send.send(value);
+        }
+    });
+    (lines, log)
+}
+
+fn wait_until_ready(lines: &Receiver<Value>, log: &Mutex<Vec<Value>>) -> HashMap<String, SocketAddr> {
+    let mut addresses = HashMap::new();
+    loop {
+        let line = match lines.recv_timeout(DEADLINE) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => panic!("pushbridge is not ready; log: {:#?}", log.lock()),
+            Err(RecvTimeoutError::Disconnected) => panic!("pushbridge ended; log: {:#?}", log.lock()),
+        };
+        match line["message"].as_str() {
+            Some("listening") => {
+                let listener = line["listener"].as_str().expect("a name").to_owned();
+                let address = line["address"].as_str().expect("an address").parse().expect("an address");
+                addresses.insert(listener, address);
+            }
+            Some("ready") => return addresses,
+            _ => {}
+        }
+    }
+}
