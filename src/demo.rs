@@ -53,13 +53,13 @@ struct Started {
 /// # Errors
 /// When a port is taken, or pushbridge itself can't be started.
 pub fn run(args: DemoArgs) -> anyhow::Result<()> {
-    for (address, what, option) in [
-        (args.listen, "the page", "--listen"),
-        (args.publish, "publishing", "--publish"),
-        (args.admin, "metrics", "--admin"),
-    ] {
-        check_free(address, what, option)?;
-    }
+    // All three are held until all are found free, so that one address given twice is found too.
+    let free = [
+        check_free(args.listen, "the page", "--listen")?,
+        check_free(args.publish, "publishing", "--publish")?,
+        check_free(args.admin, "metrics", "--admin")?,
+    ];
+    drop(free);
     let listener = TcpListener::bind("127.0.0.1:0").context("the demo's backend finds no free port")?;
     let addresses =
         Addresses { listen: args.listen, publish: args.publish, admin: args.admin, origin: listener.local_addr()? };
@@ -90,9 +90,9 @@ fn addresses_of(running: &Running) -> anyhow::Result<Started> {
 }
 
 /// Listeners share their ports between threads, and would share them with another demo too; so look first.
-fn check_free(address: SocketAddr, what: &str, option: &str) -> anyhow::Result<()> {
+fn check_free(address: SocketAddr, what: &str, option: &str) -> anyhow::Result<TcpListener> {
     match TcpListener::bind(address) {
-        Ok(_) => Ok(()),
+        Ok(listener) => Ok(listener),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => bail!(
             "{address} ({what}) is taken; stop what listens there (another demo?), \
              or choose another address: {option} {}:0 takes a free port",

@@ -4,7 +4,7 @@
 //   const prices = connect('/prices/ACME', { events: ['ACME'], onEvent: e => console.log(e.event, e.data) })
 //
 // It tries the transports in order, reconnects with backoff and jitter, falls back to the next transport when one
-// does not work here, and gives back the cursor each time, so that nothing is missed. What can't be replayed is
+// never worked here (one that did is kept: then it is the server that is away), and gives back the cursor each time, so that nothing is missed. What can't be replayed is
 // announced to onGap. No dependencies; an ES module for browsers.
 
 /**
@@ -27,6 +27,7 @@ export function connect(url, options = {}) {
   const transports = [...(options.transports ?? Object.keys(TRANSPORTS))]
   let cursor = options.cursor ?? ''
   let at = 0
+  const worked = new Set()
   let attempt = 0
   let timer
   let stop = ignore
@@ -45,7 +46,7 @@ export function connect(url, options = {}) {
     const end = TRANSPORTS[transports[at]](new URL(url, location.href), {
       cursor,
       events,
-      opened() { if (live) { attempt = 0; enter('open') } },
+      opened() { if (live) { attempt = 0; worked.add(at); enter('open') } },
       seen(id) { if (live && id) cursor = id },
       event(event) { if (live) { if (event.id) cursor = event.id; onEvent(event) } },
       gap(gap) { if (live) { if (gap.id) cursor = gap.id; onGap(gap) } },
@@ -55,7 +56,7 @@ export function connect(url, options = {}) {
         stop()
         if (forGood) return enter('closed', detail)
         attempt += 1
-        if (attempt % failuresBeforeFallback === 0) at = (at + 1) % transports.length
+        if (!worked.has(at) && attempt % failuresBeforeFallback === 0) at = (at + 1) % transports.length
         enter('waiting', detail)
         timer = setTimeout(start, afterMs ?? backoff(attempt, retryMinMs, retryMaxMs))
       },
@@ -153,7 +154,8 @@ function longPoll(url, link) {
   }
   const refused = ({ status, headers }) => {
     const seconds = Number(headers.get('Retry-After'))
-    const forGood = status >= 400 && status < 500 && status !== 408 && status !== 429
+    // 406: the route has no long poll; another transport may do. 408 and 429 pass.
+    const forGood = status >= 400 && status < 500 && ![406, 408, 429].includes(status)
     link.failed({ detail: `answered ${status}`, afterMs: seconds > 0 ? seconds * 1000 : undefined, forGood })
   }
   poll().catch(error => link.failed({ detail: String(error) }))

@@ -23,17 +23,18 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+const EXAMPLES: &str = "\
+Examples:
+  pushbridge subscribe https://shop.example/prices/ACME
+  pushbridge subscribe --insecure --json https://localhost:8443/prices
+  pushbridge subscribe --transport long-poll --count 1 http://localhost:8080/events/news";
+
 /// Prints the events of a push route as they come
 ///
 /// Connects to URL, prints each event's data, and reconnects when the connection is lost: with backoff, and from the
 /// last cursor, so that nothing is missed. What can't be replayed is announced on the error output as a gap.
-///
-/// Examples:
-///   pushbridge subscribe https://shop.example/prices/ACME
-///   pushbridge subscribe --insecure --json https://localhost:8443/prices
-///   pushbridge subscribe --transport long-poll --count 1 http://localhost:8080/events/news
 #[derive(Debug, Clone, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = EXAMPLES)]
 pub struct SubscribeArgs {
     /// The route, http:// or https:// (over TLS, HTTP/2 is used where the server has it)
     #[arg(value_name = "URL")]

@@ -102,24 +102,27 @@ fn certificate() -> anyhow::Result<(String, String)> {
 
 /// `config/demo.yaml` with this run's addresses.
 fn config(addresses: Addresses) -> anyhow::Result<String> {
-    let mut text = CONFIG.to_owned();
-    for (key, written, address) in [
-        ("address: ", "127.0.0.1:8443", addresses.listen),
-        ("address: ", "127.0.0.1:5561", addresses.publish),
-        ("address: ", "127.0.0.1:9901", addresses.admin),
-        ("http://", "127.0.0.1:3000", addresses.origin),
+    let mut rest = CONFIG;
+    let mut text = String::new();
+    // In the order of the file, so that no address put in is taken for one to be replaced.
+    for (written, address) in [
+        ("127.0.0.1:8443", yaml(addresses.listen)),
+        ("127.0.0.1:5561", yaml(addresses.publish)),
+        ("127.0.0.1:9901", yaml(addresses.admin)),
+        ("127.0.0.1:3000\"", format!("{}\"", addresses.origin)),
     ] {
-        let (written, address) = (format!("{key}{written}"), format!("{key}{address}"));
-        anyhow::ensure!(text.matches(&written).count() == 1, "config/demo.yaml must have {written:?} once");
-        // IPv6 addresses start with a bracket, which YAML reads as a list.
-        let address = if address.starts_with("address: [") {
-            address.replacen("address: ", "address: \"", 1) + "\""
-        } else {
-            address
-        };
-        text = text.replacen(&written, &address, 1);
+        let (before, after) = rest.split_once(written).with_context(|| format!("config/demo.yaml lacks {written}"))?;
+        text.push_str(before);
+        text.push_str(&address);
+        rest = after;
     }
+    text.push_str(rest);
     Ok(text)
+}
+
+/// An IPv6 address starts with a bracket, which YAML would read as a list.
+fn yaml(address: SocketAddr) -> String {
+    if address.is_ipv6() { format!("\"{address}\"") } else { address.to_string() }
 }
 
 #[cfg(test)]
@@ -139,7 +142,7 @@ mod tests {
     #[test]
     fn the_configuration_gets_the_addresses() {
         let text = config(addresses()).expect("all are in it");
-        for part in ["address: \"[::1]:1\"", "address: 127.0.0.1:2\n", "address: 127.0.0.1:3\n", "http://127.0.0.1:4\""]
+        for part in ["address: \"[::1]:1\"", "address: 127.0.0.1:2 ", "address: 127.0.0.1:3\n", "http://127.0.0.1:4\""]
         {
             assert!(text.contains(part), "{part} is missing in {text}");
         }

@@ -51,7 +51,7 @@ async fn prices_move(browser: &Browser) {
         .wait_until("all prices moving", "window.most = Math.max(window.most ?? 0, moved()); return most >= 11")
         .await;
     browser
-        .wait_until("a cursor", "return document.querySelector('[data-testid=cursor]').textContent.length > 4")
+        .wait_until("a cursor", "return document.querySelector('[data-testid=cursor]').textContent.length > 1")
         .await;
     nothing_is_missed(browser).await;
 }

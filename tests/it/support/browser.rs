@@ -82,7 +82,7 @@ impl Browser {
         let end = Instant::now() + SHOW_TIMEOUT;
         while self.run(script).await != Value::Bool(true) {
             if Instant::now() > end {
-                let shown = self.run("return document.body.innerText").await;
+                let shown = self.run("return document.body.innerText.slice(0, 2000)").await;
                 panic!("the page never showed {what}; it shows:\n{}", shown.as_str().unwrap_or_default());
             }
             tokio::time::sleep(LOOK_AGAIN).await;
