@@ -3,3 +3,4 @@
 pub mod chunk;
 pub mod problem;
 pub mod webhook;
+pub mod websocket_over_http;
