@@ -1,6 +1,7 @@
 //! Every metric of the process, and each worker's cheap handles to them.
 
 use crate::model::session::{CloseReason, GapReason, Transport};
+use crate::proto::websocket_over_http::Ignored;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -76,6 +77,9 @@ impl WorkerMetrics {
 
     /// A gap was announced.
     pub fn gap(&self, _reason: GapReason) {}
+
+    /// The backend of a bridged WebSocket said something that was passed over.
+    pub fn bridge_ignored(&self, _what: Ignored) {}
 
     /// Messages that conflation left out.
     pub fn conflated(&self, _messages: u64) {}
