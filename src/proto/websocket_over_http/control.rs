@@ -281,7 +281,10 @@ mod tests {
         check(r#"{"type":"unsubscribe","channel":"a"}"#, Control::Unsubscribe(channel("a")));
         check(r#"{"type":"detach"}"#, Control::Detach);
         check(r#"{"type":"session","id":"s1"}"#, Control::Session("s1".into()));
-        check(r#"{"type":"set-meta","name":"user","value":"bob"}"#, Control::SetMeta("user".into(), Some("bob".into())));
+        check(
+            r#"{"type":"set-meta","name":"user","value":"bob"}"#,
+            Control::SetMeta("user".into(), Some("bob".into())),
+        );
         check(r#"{"type":"set-meta","name":"user"}"#, Control::SetMeta("user".into(), None));
         check(r#"{"type":"flush-delayed"}"#, Control::FlushDelayed);
     }

@@ -164,9 +164,9 @@ fn hex(digits: &[u8]) -> Option<usize> {
     if digits.is_empty() || digits.len() > 8 {
         return None;
     }
-    digits.iter().try_fold(0usize, |value, &digit| {
-        Some(value << 4 | usize::try_from(char::from(digit).to_digit(16)?).ok()?)
-    })
+    digits
+        .iter()
+        .try_fold(0usize, |value, &digit| Some(value << 4 | usize::try_from(char::from(digit).to_digit(16)?).ok()?))
 }
 
 fn event(name: &[u8], content: Bytes) -> Result<Event, (usize, EventFault)> {

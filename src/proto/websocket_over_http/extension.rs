@@ -189,7 +189,15 @@ mod tests {
         let refused = |value: &str| negotiate(&[value]).expect_err("refused");
         assert_eq!(refused("permessage-deflate"), ExtensionError::NotOffered("permessage-deflate".into()));
         assert_eq!(refused("grip, x"), ExtensionError::NotOffered("x".into()));
-        for value in ["gr ip", "grip; message-prefix=\"a", "grip; message-prefix=a b", "grip; =x", "grip; message-prefix=\"a\"b", "\"grip\"", "grip;"] {
+        for value in [
+            "gr ip",
+            "grip; message-prefix=\"a",
+            "grip; message-prefix=a b",
+            "grip; =x",
+            "grip; message-prefix=\"a\"b",
+            "\"grip\"",
+            "grip;",
+        ] {
             assert_eq!(refused(value), ExtensionError::Malformed(value.into()), "{value}");
         }
         let long = format!("grip; message-prefix={}", "x".repeat(65));

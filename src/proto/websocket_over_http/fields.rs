@@ -137,15 +137,36 @@ mod tests {
     #[test]
     fn the_backend_gets_the_clients_fields_without_those_of_the_hop() {
         let client = fields(&[
-            ("Host", "h"), ("Cookie", "a=1"), ("Cookie", "b=2"), ("Origin", "https://x"), ("Sec-WebSocket-Protocol", "chat"),
-            ("Connection", "Upgrade, X-Hop"), ("Upgrade", "websocket"), ("X-Hop", "1"), ("TE", "trailers"),
-            ("Proxy-Connection", "keep-alive"), ("Sec-WebSocket-Key", "k"), ("Sec-WebSocket-Version", "13"),
-            ("Sec-WebSocket-Extensions", "permessage-deflate"), ("Grip-Sig", "forged"), ("Meta-User", "root"),
-            ("Connection-Id", "forged"), ("Accept-Encoding", "gzip"), ("Content-Length", "3"), ("Accept", "*/*"),
+            ("Host", "h"),
+            ("Cookie", "a=1"),
+            ("Cookie", "b=2"),
+            ("Origin", "https://x"),
+            ("Sec-WebSocket-Protocol", "chat"),
+            ("Connection", "Upgrade, X-Hop"),
+            ("Upgrade", "websocket"),
+            ("X-Hop", "1"),
+            ("TE", "trailers"),
+            ("Proxy-Connection", "keep-alive"),
+            ("Sec-WebSocket-Key", "k"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Extensions", "permessage-deflate"),
+            ("Grip-Sig", "forged"),
+            ("Meta-User", "root"),
+            ("Connection-Id", "forged"),
+            ("Accept-Encoding", "gzip"),
+            ("Content-Length", "3"),
+            ("Accept", "*/*"),
         ]);
         let expected = fields(&[
-            ("host", "h"), ("cookie", "a=1"), ("cookie", "b=2"), ("origin", "https://x"), ("sec-websocket-protocol", "chat"),
-            ("content-type", MEDIA_TYPE), ("accept", MEDIA_TYPE), ("sec-websocket-extensions", "grip"), ("connection-id", "id"),
+            ("host", "h"),
+            ("cookie", "a=1"),
+            ("cookie", "b=2"),
+            ("origin", "https://x"),
+            ("sec-websocket-protocol", "chat"),
+            ("content-type", MEDIA_TYPE),
+            ("accept", MEDIA_TYPE),
+            ("sec-websocket-extensions", "grip"),
+            ("connection-id", "id"),
         ]);
         assert_eq!(for_backend(&client, "id"), expected);
     }
@@ -153,10 +174,19 @@ mod tests {
     #[test]
     fn the_client_gets_the_backends_fields_without_those_of_the_bridge() {
         let answer = fields(&[
-            ("Content-Type", MEDIA_TYPE), ("Sec-WebSocket-Extensions", "grip"), ("Sec-WebSocket-Protocol", "chat"),
-            ("Set-Cookie", "a"), ("Set-Cookie", "b"), ("Set-Meta-User", "bob"), ("Keep-Alive-Interval", "20"),
-            ("Content-Length", "6"), ("Connection", "close, X-Hop"), ("X-Hop", "1"), ("Grip-Hold", "stream"),
-            ("Sec-WebSocket-Accept", "x"), ("Transfer-Encoding", "chunked"),
+            ("Content-Type", MEDIA_TYPE),
+            ("Sec-WebSocket-Extensions", "grip"),
+            ("Sec-WebSocket-Protocol", "chat"),
+            ("Set-Cookie", "a"),
+            ("Set-Cookie", "b"),
+            ("Set-Meta-User", "bob"),
+            ("Keep-Alive-Interval", "20"),
+            ("Content-Length", "6"),
+            ("Connection", "close, X-Hop"),
+            ("X-Hop", "1"),
+            ("Grip-Hold", "stream"),
+            ("Sec-WebSocket-Accept", "x"),
+            ("Transfer-Encoding", "chunked"),
         ]);
         let expected = fields(&[("sec-websocket-protocol", "chat"), ("set-cookie", "a"), ("set-cookie", "b")]);
         assert_eq!(for_handshake(&answer), expected);
@@ -186,12 +216,13 @@ mod tests {
         fn ids_are_version_4_uuids(random: [u8; 16]) {
             let id = connection_id(random);
             prop_assert_eq!(id.len(), 36);
-            prop_assert!(id.char_indices().all(|(at, c)| match at {
+            let is_right = id.char_indices().all(|(at, c)| match at {
                 8 | 13 | 18 | 23 => c == '-',
                 14 => c == '4',
                 19 => matches!(c, '8' | '9' | 'a' | 'b'),
                 _ => c.is_ascii_hexdigit(),
-            }));
+            });
+            prop_assert!(is_right, "{}", id);
         }
     }
 }

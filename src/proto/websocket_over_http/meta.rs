@@ -94,7 +94,10 @@ mod tests {
     #[test]
     fn words_come_back_until_they_are_deleted() {
         let mut meta = Meta::default();
-        assert_eq!(meta.learn(&fields(&[("Set-Meta-User", "bob"), ("Set-Meta-", "x"), ("Set-Cookie", "a"), ("Meta-Z", "q")])), []);
+        assert_eq!(
+            meta.learn(&fields(&[("Set-Meta-User", "bob"), ("Set-Meta-", "x"), ("Set-Cookie", "a"), ("Meta-Z", "q")])),
+            []
+        );
         assert_eq!(echoed(&meta), [pair("meta-user", "bob")]);
         assert_eq!(meta.learn(&fields(&[("set-meta-user", "eve"), ("set-meta-room", "7")])), []);
         assert_eq!(echoed(&meta), [pair("meta-room", "7"), pair("meta-user", "eve")]);
