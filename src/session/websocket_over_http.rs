@@ -121,6 +121,8 @@ pub struct Start<F> {
     early: VecDeque<Action>,
     settings: BridgeSettings,
     metrics: Rc<WorkerMetrics>,
+    /// How long the client may take for its part of the close, in milliseconds.
+    leave_ms: u64,
 }
 
 impl Held for Session {
@@ -171,7 +173,7 @@ async fn open_with<F: Feed>(
     }
     let mut subscriptions = Subscriptions::new(feed, settings.subscriptions_max);
     let early = subscribe_early(&mut exchange, &mut subscriptions);
-    Ok((head, Start { exchange, subscriptions, early, settings, metrics }))
+    Ok((head, Start { exchange, subscriptions, early, settings, metrics, leave_ms: run::LEAVE_MS }))
 }
 
 /// Joins the channels that the answer to OPEN names, before the client is told: what is published from here on reaches

@@ -274,7 +274,7 @@ impl Bridge {
 
     /// Takes in what the client sent. One message may go over [`PENDING_BYTES_MAX`]; then [`Bridge::wants_client`] is
     /// false.
-    pub fn from_client(&mut self, frame: FromClient, now_ms: u64) {
+    pub fn client_said(&mut self, frame: FromClient, now_ms: u64) {
         if !matches!(self.client, Client::Open) {
             return;
         }

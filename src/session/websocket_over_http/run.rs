@@ -44,6 +44,7 @@ struct Run<W, F> {
     listened: bool,
     leaving: Option<Leaving>,
     timer: Pin<Box<Sleep>>,
+    leave_ms: u64,
     metrics: Rc<WorkerMetrics>,
     told: Told,
 }
@@ -88,6 +89,7 @@ pub async fn run<W: Wire, F: Feed>(start: Start<F>, wire: W) {
         liveness: Liveness::new(keep_alive_ms, now_ms),
         listened: true,
         leaving: None,
+        leave_ms: start.leave_ms,
         metrics: start.metrics,
         told: Told::default(),
     };
@@ -265,10 +267,10 @@ impl<W: Wire, F: Feed> Run<W, F> {
             match self.reader.next(&mut self.unread) {
                 Ok(Some(FromClient::Pong(content))) if content.is_empty() => {
                     if !self.liveness.take_answer() {
-                        bridge.from_client(FromClient::Pong(content), now_ms);
+                        bridge.client_said(FromClient::Pong(content), now_ms);
                     }
                 }
-                Ok(Some(frame)) => bridge.from_client(frame, now_ms),
+                Ok(Some(frame)) => bridge.client_said(frame, now_ms),
                 Ok(None) => break,
                 Err(reason) => {
                     self.close(reason, reason.as_str(), now_ms);
@@ -317,7 +319,7 @@ impl<W: Wire, F: Feed> Run<W, F> {
     }
 
     fn leave(&mut self, reason: CloseReason, client: ClientEnd, now_ms: u64) {
-        self.leaving = Some(Leaving { reason, until_ms: now_ms.saturating_add(LEAVE_MS), client });
+        self.leaving = Some(Leaving { reason, until_ms: now_ms.saturating_add(self.leave_ms), client });
         if let Some(bridge) = self.exchange.bridge() {
             bridge.client_gone();
         }

@@ -68,15 +68,15 @@ impl Talk {
     }
 
     fn say(&mut self, text: &'static str) {
-        self.from_client(FromClient::Text(text.into()));
+        self.client_said(FromClient::Text(text.into()));
     }
 
-    fn from_client(&mut self, frame: FromClient) {
-        self.bridge.from_client(frame, self.now_ms);
+    fn client_said(&mut self, frame: FromClient) {
+        self.bridge.client_said(frame, self.now_ms);
     }
 
     fn close(&mut self, code: u16, reason: &str) {
-        self.from_client(FromClient::Close(Close::new(code, reason)));
+        self.client_said(FromClient::Close(Close::new(code, reason)));
     }
 
     #[track_caller]
@@ -143,7 +143,7 @@ fn frames_that_come_meanwhile_go_together() {
     talk.say("1");
     talk.expect_post("TEXT 1\r\n1\r\n");
     talk.say("2");
-    talk.from_client(FromClient::Binary("3".into()));
+    talk.client_said(FromClient::Binary("3".into()));
     talk.expect(&[]);
     talk.answer("");
     talk.expect_post("TEXT 1\r\n2\r\nBINARY 1\r\n3\r\n");
@@ -165,10 +165,10 @@ fn a_client_that_sends_too_much_is_not_read_until_its_backend_answers() {
     talk.say("1");
     talk.expect_post("TEXT 1\r\n1\r\n");
     let part = Bytes::from(vec![b'x'; PENDING_BYTES_MAX / 2 - 100]);
-    talk.from_client(FromClient::Binary(part.clone()));
-    talk.from_client(FromClient::Binary(part.clone()));
+    talk.client_said(FromClient::Binary(part.clone()));
+    talk.client_said(FromClient::Binary(part.clone()));
     assert!(talk.bridge.wants_client());
-    talk.from_client(FromClient::Binary(part.clone()));
+    talk.client_said(FromClient::Binary(part.clone()));
     assert!(!talk.bridge.wants_client());
     talk.answer("");
     match talk.bridge.next(0) {
@@ -330,7 +330,7 @@ fn an_empty_answer_needs_no_media_type() {
 fn the_client_closes_and_the_backend_agrees() {
     let mut talk = Talk::open();
     talk.say("1");
-    talk.from_client(FromClient::Close(Close::new(3873, "hi")));
+    talk.client_said(FromClient::Close(Close::new(3873, "hi")));
     assert!(!talk.bridge.wants_client());
     talk.say("too late");
     talk.expect(&[post(&format!("TEXT 1\r\n1\r\n{CLOSE_3873}"))]);
@@ -393,7 +393,7 @@ fn both_close_at_once() {
 #[test]
 fn a_client_that_is_lost_while_closing_is_not_told_twice() {
     let mut talk = Talk::open();
-    talk.from_client(FromClient::Close(Close::default()));
+    talk.client_said(FromClient::Close(Close::default()));
     talk.bridge.client_gone();
     talk.expect_post("CLOSE\r\n");
     talk.answer("CLOSE\r\n");
@@ -463,9 +463,9 @@ fn a_detached_client_stays_without_its_backend() {
     talk.say("1");
     let ignored = Action::Ignore(Ignored::ClientFrameAfterDetach, "the backend detached".into());
     talk.expect(&[ignored]);
-    talk.from_client(FromClient::Ping("p".into()));
+    talk.client_said(FromClient::Ping("p".into()));
     talk.expect(&[Action::Send(Frame::Pong("p".into()))]);
-    talk.from_client(FromClient::Pong("p".into()));
+    talk.client_said(FromClient::Pong("p".into()));
     talk.now_ms = 1_000_000;
     talk.expect(&[]);
     assert!(talk.bridge.wants_client() && !talk.bridge.is_over());
@@ -497,17 +497,17 @@ fn a_detached_client_that_is_lost_is_told_to_nobody() {
 #[test]
 fn pings_are_answered_here() {
     let mut talk = Talk::open();
-    talk.from_client(FromClient::Ping("p".into()));
+    talk.client_said(FromClient::Ping("p".into()));
     talk.expect(&[Action::Send(Frame::Pong("p".into()))]);
-    talk.from_client(FromClient::Pong("unasked".into()));
+    talk.client_said(FromClient::Pong("unasked".into()));
     talk.expect(&[]);
 }
 
 #[test]
 fn pings_pass_through_where_the_route_says_so() {
     let mut talk = Talk::open_with(Pings::PassedThrough, &[], "");
-    talk.from_client(FromClient::Ping("p".into()));
-    talk.from_client(FromClient::Pong("q".into()));
+    talk.client_said(FromClient::Ping("p".into()));
+    talk.client_said(FromClient::Pong("q".into()));
     talk.expect_post("PING 1\r\np\r\nPONG 1\r\nq\r\n");
     talk.answer("PONG 1\r\np\r\n");
     talk.expect(&[Action::Send(Frame::Pong("p".into()))]);
@@ -517,12 +517,12 @@ fn pings_pass_through_where_the_route_says_so() {
 fn a_ping_of_the_backend_gets_its_pong() {
     let mut talk = Talk::open_with(Pings::Answered, &[], "PING 1\r\nb\r\n");
     talk.expect(&[Action::Send(Frame::Ping("b".into()))]);
-    talk.from_client(FromClient::Pong("other".into()));
+    talk.client_said(FromClient::Pong("other".into()));
     talk.expect(&[]);
-    talk.from_client(FromClient::Pong("b".into()));
+    talk.client_said(FromClient::Pong("b".into()));
     talk.expect_post("PONG 1\r\nb\r\n");
     talk.answer("");
-    talk.from_client(FromClient::Pong("b".into()));
+    talk.client_said(FromClient::Pong("b".into()));
     talk.expect(&[]);
 }
 
@@ -690,7 +690,7 @@ proptest! {
         let mut watch = Watch { is_asked: !opens, ..Watch::default() };
         for step in steps {
             match step {
-                Step::Client(frame) => talk.from_client(frame),
+                Step::Client(frame) => talk.client_said(frame),
                 Step::Gone => {
                     talk.bridge.client_gone();
                     watch.client_ended = true;
