@@ -206,6 +206,10 @@ impl Bridge {
                 return Some(action);
             }
             if let Some(event) = self.events.pop_front() {
+                if self.events.is_empty() {
+                    // An idle connection keeps no memory of its last answer.
+                    self.events = VecDeque::new();
+                }
                 self.act_on(event, now_ms);
                 continue;
             }

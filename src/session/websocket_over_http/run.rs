@@ -41,6 +41,7 @@ struct Run<W, F> {
     /// Bytes of the client that wait until the backend took the frames before them.
     unread: BytesMut,
     liveness: Liveness,
+    /// Whether the client's silence means something.
     listened: bool,
     leaving: Option<Leaving>,
     timer: Pin<Box<Sleep>>,
@@ -165,6 +166,9 @@ impl<W: Wire, F: Feed> Run<W, F> {
                 self.perform(action, now_ms);
             }
         }
+        if self.early.is_empty() {
+            self.early = VecDeque::new();
+        }
         acted
     }
 
@@ -233,11 +237,12 @@ impl<W: Wire, F: Feed> Run<W, F> {
     /// Reads the client while the machine wants it and the client takes what it is sent. Whether anything came.
     fn read(&mut self, cx: &mut Context<'_>, now_ms: u64) -> bool {
         let wants = self.leaving.is_none() && self.exchange.bridge().is_some_and(|bridge| bridge.wants_client());
-        if wants && !self.listened {
-            // While it was not listened to, its silence says nothing.
+        // Silence counts from when it is listened to; a client that takes nothing is silent too.
+        let listens = wants || !self.wire.has_room();
+        if listens && !self.listened {
             self.liveness.heard(now_ms);
         }
-        self.listened = wants;
+        self.listened = listens;
         if !wants || !self.wire.has_room() {
             return false;
         }

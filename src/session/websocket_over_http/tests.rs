@@ -701,7 +701,7 @@ async fn a_failing_backend_closes_the_client() {
 #[tokio::test(flavor = "local")]
 async fn a_silent_client_is_asked_and_then_closed() {
     let mut stage = Stage::new();
-    stage.settings.keep_alive = Duration::from_millis(30);
+    stage.settings.keep_alive = Duration::from_millis(300);
     stage.leave_ms = 30;
     let session = stage.start("").await;
     assert_eq!(stage.client.frame().await, (9, Vec::new()));
@@ -711,6 +711,51 @@ async fn a_silent_client_is_asked_and_then_closed() {
     stage.expect("DISCONNECT\r\n").await.answer("");
     // It never closes its side, and is not awaited for ever.
     within(session).await.expect("no panic");
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_client_that_floods_and_reads_nothing_is_given_up() {
+    let mut stage = Stage::new();
+    stage.settings.keep_alive = Duration::from_millis(300);
+    stage.leave_ms = 30;
+    let session = stage.start("").await;
+    stage.client.say("1");
+    let asked = stage.expect("TEXT 1\r\n1\r\n").await;
+    for _ in 0..5 {
+        stage.client.send(2, &[b'x'; 50_000]);
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    stage.client.set_stuck(true);
+    asked.answer("TEXT 3\r\nm:a\r\n");
+    let asked = stage.asked().await;
+    assert!(asked.body.ends_with(b"DISCONNECT\r\n"), "{} bytes", asked.body.len());
+    asked.answer("");
+    within(session).await.expect("no panic");
+    assert_eq!(stage.client.frame().await, (9, Vec::new()));
+    assert_eq!(stage.client.frame().await, closed(4408, "no sign of life"));
+    stage.client.assert_quiet();
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_client_that_is_not_listened_to_is_not_given_up() {
+    let mut stage = Stage::new();
+    stage.settings.keep_alive = Duration::from_millis(500);
+    stage.start("").await;
+    stage.client.say("1");
+    let asked = stage.expect("TEXT 1\r\n1\r\n").await;
+    for _ in 0..5 {
+        stage.client.send(2, &[b'x'; 50_000]);
+    }
+    // The backend takes longer than a silent client would live.
+    let until = tokio::time::Instant::now() + Duration::from_millis(1200);
+    while tokio::time::Instant::now() < until {
+        tokio::task::yield_now().await;
+    }
+    stage.client.assert_quiet();
+    asked.answer("TEXT 3\r\nm:a\r\n");
+    assert_eq!(stage.client.frame().await, text("a"));
 }
 
 #[tokio::test(flavor = "local")]

@@ -363,6 +363,36 @@ fn a_closing_client_does_not_wait_for_ever() {
 }
 
 #[test]
+fn a_bad_answer_to_the_clients_close_is_no_clean_end() {
+    for is_answered in [true, false] {
+        let mut talk = Talk::open();
+        talk.close(4000, "a");
+        assert!(matches!(talk.bridge.next(0), Some(Action::Post(_))));
+        let result = if is_answered { talk.answer_with(200, &[], "garbage") } else { talk.fail() };
+        assert!(result.is_err());
+        talk.expect(&[backend_failed()]);
+        talk.expect_over();
+    }
+}
+
+#[test]
+fn a_close_waits_for_the_retry_of_what_came_before_it() {
+    let mut talk = Talk::open();
+    talk.say("1");
+    talk.expect_post("TEXT 1\r\n1\r\n");
+    talk.not_processed().expect("another try");
+    talk.client_said(FromClient::Close(Close::new(3873, "hi")));
+    talk.expect(&[]);
+    talk.now_ms = 2000;
+    talk.expect_post("TEXT 1\r\n1\r\n");
+    talk.answer("");
+    talk.expect_post(CLOSE_3873);
+    talk.answer(CLOSE_3873);
+    talk.expect(&[closed(3873, "hi", CloseReason::Done)]);
+    talk.expect_over();
+}
+
+#[test]
 fn the_backend_closes() {
     let mut talk = Talk::open();
     talk.say("1");
