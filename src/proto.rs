@@ -18,3 +18,4 @@ pub mod subscribe;
 pub mod v1;
 pub mod webhook;
 pub mod websocket;
+pub mod websocket_over_http;

@@ -5,3 +5,4 @@ pub mod settings;
 pub mod sse;
 pub mod token;
 pub mod websocket;
+pub mod websocket_over_http;

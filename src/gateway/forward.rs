@@ -20,7 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, requ
 use std::sync::Arc;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(in crate::gateway) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const WEBSOCKET: &str = "websocket";
 
 /// Passes a request on to the route's upstream, and the response back.
@@ -65,7 +65,8 @@ pub async fn forward(
     }
 }
 
-fn hop(peer: &Peer) -> Hop {
+/// Where a peer's requests come from.
+pub(in crate::gateway) fn hop(peer: &Peer) -> Hop {
     Hop {
         client: peer.address.ip(),
         scheme: if peer.tls.is_some() { HopScheme::Https } else { HopScheme::Http },

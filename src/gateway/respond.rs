@@ -13,9 +13,10 @@ use crate::route::template::ParamError;
 use crate::server::request_id::RequestId;
 use crate::server::{Response, problem};
 use crate::session::websocket::Refused;
+use crate::session::websocket_over_http as bridge;
 use crate::telemetry::metrics::Refusal;
 use crate::upstream::UpstreamError;
-use http::header::{ALLOW, CONNECTION, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 pub use upstream::protocol_unknown;
@@ -62,6 +63,12 @@ pub enum ClientError {
     /// The backend.
     #[error(transparent)]
     Upstream(UpstreamError),
+    /// A bridged WebSocket that its backend did not open.
+    #[error("{0}")]
+    Bridge(Box<bridge::Refused>),
+    /// A route that has WebSockets only.
+    #[error("this route is a WebSocket; open it with an upgrade (RFC 6455), or over HTTP/2 by RFC 8441")]
+    NoUpgrade,
 }
 
 impl ClientError {
@@ -79,6 +86,8 @@ impl ClientError {
             Self::Handshake(refused) => refused.problem.status(),
             Self::Hub(HubError::TooManyChannels(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(error) => upstream::status(error),
+            Self::Bridge(refused) => refused.status(),
+            Self::NoUpgrade => StatusCode::UPGRADE_REQUIRED,
         }
     }
 
@@ -93,15 +102,17 @@ impl ClientError {
             | Self::BodyOnPush
             | Self::NotAcceptable { .. }
             | Self::Origin
+            | Self::NoUpgrade
             | Self::Handshake(_) => Some(Refusal::BadSubscribe),
             Self::Hub(_) => Some(Refusal::Subscriptions),
-            Self::Upstream(_) => None,
+            Self::Upstream(_) | Self::Bridge(_) => None,
         }
     }
 
     /// The answer.
-    pub fn response(&self, request_id: RequestId) -> Response {
-        let document = match self {
+    pub fn response(self, request_id: RequestId) -> Response {
+        let document = match &self {
+            Self::Bridge(_) => return self.bridge_response(request_id),
             Self::Handshake(refused) => refused.problem.clone(),
             Self::NotAcceptable { transports } => {
                 let names: Vec<&str> = transports.iter().map(|transport| transport.as_str()).collect();
@@ -115,6 +126,13 @@ impl ClientError {
         response
     }
 
+    fn bridge_response(self, request_id: RequestId) -> Response {
+        match self {
+            Self::Bridge(refused) => refused.response(request_id),
+            other => problem::response(&Problem::new(other.status(), other.to_string()), request_id),
+        }
+    }
+
     fn add_fields(&self, fields: &mut HeaderMap) {
         match self {
             Self::Route(Miss::Method { allow }) => {
@@ -123,6 +141,10 @@ impl ClientError {
             }
             Self::PushMethod => {
                 fields.insert(ALLOW, HeaderValue::from_static(cors::METHODS));
+            }
+            Self::NoUpgrade => {
+                fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             }
             Self::Handshake(refused) => fields.extend(refused.fields.clone()),
             // What follows on the connection can't be told apart from the request's body.

@@ -1,10 +1,12 @@
 //! The checked `routes`: what the gateway does with a request.
 
 use crate::route::RouteTable;
-use crate::session::settings::PushSettings;
+use crate::session::settings::{BridgeSettings, PushSettings};
 use crate::upstream::settings::UpstreamSettings;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use crate::proto::websocket_over_http::bridge::Pings;
 
 /// All that one configuration says about clients' requests; swapped whole.
 #[derive(Debug)]
@@ -83,13 +85,16 @@ pub struct WebSocketRoute {
     pub subscriptions_max: usize,
 }
 
-/// Who answers a client's pings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pings {
-    /// This end does.
-    Answered,
-    /// Each costs the backend a request.
-    PassedThrough,
+impl WebSocketRoute {
+    /// How its sessions are run.
+    pub fn session(&self) -> BridgeSettings {
+        BridgeSettings {
+            keep_alive: self.keep_alive,
+            message_bytes_max: self.message_bytes_max,
+            pings: self.pings,
+            subscriptions_max: self.subscriptions_max,
+        }
+    }
 }
 
 /// A `proxy` route.

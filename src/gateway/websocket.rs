@@ -1,12 +1,101 @@
-//! STUB
-use crate::gateway::*;
+//! A request on a `websocket` route: opens it at the backend, then bridges each message to a POST.
+
+use crate::gateway::forward::{X_REQUEST_ID, hop};
+use crate::gateway::respond::ClientError;
+use crate::gateway::settings::WebSocketRoute;
+use crate::gateway::{Exchange, Inner, cors};
+use crate::proto::forwarded;
+use crate::proto::websocket::handshake::{self, Handshake};
+use crate::server::body::Body;
+use crate::server::{Answer, Hold, Request, Response};
+use crate::session::websocket_over_http::{self as bridge, Backend, BackendError, Opening};
+use crate::upstream::settings::UpstreamSettings;
+use crate::upstream::{UpstreamError, Upstreams};
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+use h2::ext::Protocol;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use std::rc::Rc;
+use std::sync::Arc;
+
 impl Inner {
+    /// Opens a bridged WebSocket, or answers as the backend does.
     pub(in crate::gateway) async fn websocket(
         &self,
-        _r: &settings::WebSocketRoute,
-        _p: http::request::Parts,
-        _e: Exchange<'_>,
+        route: &WebSocketRoute,
+        mut request: Parts,
+        exchange: Exchange<'_>,
     ) -> Result<Answer, ClientError> {
-        Err(ClientError::PushMethod)
+        let protocol = request.extensions.get::<Protocol>().map(|protocol| protocol.as_str().to_owned());
+        if !handshake::is_asked_for(&request, protocol.as_deref()) {
+            return Err(ClientError::NoUpgrade);
+        }
+        let opened = Handshake::check(&request, protocol.as_deref(), &[]);
+        let opened = opened.map_err(|error| ClientError::Handshake(error.into()))?;
+        if !cors::may_open(&request, &route.allowed_origins) {
+            return Err(ClientError::Origin);
+        }
+        forwarded::request_head(&mut request, &hop(exchange.peer));
+        if let Ok(id) = HeaderValue::try_from(exchange.request_id.to_string()) {
+            request.headers.insert(X_REQUEST_ID, id);
+        }
+        let backend = UpstreamBackend {
+            upstreams: Rc::clone(&self.parts.upstreams),
+            upstream: Arc::clone(&route.upstream),
+            target: request.uri,
+        };
+        let opening = Opening {
+            fields: &request.headers,
+            head: opened.head(),
+            settings: route.session(),
+            backend: Rc::new(backend),
+            shard: Rc::clone(&self.parts.shard),
+            metrics: Rc::clone(&self.parts.metrics),
+        };
+        match Box::pin(bridge::open(opening)).await {
+            Ok(opened) => Ok(Answer::Hold(Hold { head: opened.head, session: Box::new(opened.session) })),
+            Err(refused) => {
+                tracing::debug!(request.id = %exchange.request_id, error = %refused, "bridged websocket refused");
+                Err(ClientError::Bridge(Box::new(refused)))
+            }
+        }
+    }
+}
+
+/// The route's upstream, for one client's path and query.
+struct UpstreamBackend {
+    upstreams: Rc<Upstreams>,
+    upstream: Arc<UpstreamSettings>,
+    target: Uri,
+}
+
+impl Backend for UpstreamBackend {
+    fn post(&self, fields: HeaderMap, body: Bytes) -> LocalBoxFuture<'static, Result<Response, BackendError>> {
+        let (upstreams, upstream) = (Rc::clone(&self.upstreams), Arc::clone(&self.upstream));
+        let mut request = Request::new(Body::full(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.target.clone();
+        *request.headers_mut() = fields;
+        Box::pin(async move { upstreams.send(&upstream, request).await.map_err(failed) })
+    }
+}
+
+/// Whether the backend may have processed the request: what surely was not may be sent again.
+fn failed(error: UpstreamError) -> BackendError {
+    match &error {
+        UpstreamError::NoServer { .. }
+        | UpstreamError::Dns { .. }
+        | UpstreamError::Connect { .. }
+        | UpstreamError::ConnectTimeout { .. }
+        | UpstreamError::BadHost { .. } => BackendError::NotProcessed(Box::new(error)),
+        UpstreamError::ResponseTimeout { .. } | UpstreamError::RequestStalled { .. } => {
+            BackendError::TimedOut(Box::new(error))
+        }
+        UpstreamError::Broken { .. }
+        | UpstreamError::BadResponse { .. }
+        | UpstreamError::BadUpgrade { .. }
+        | UpstreamError::NoUpgrade { .. }
+        | UpstreamError::RequestBroken { .. } => BackendError::Broken(Box::new(error)),
     }
 }

@@ -3,6 +3,7 @@
 use crate::hub::shard::Start;
 use crate::model::pattern::ChannelPattern;
 use crate::model::session::Transport;
+use crate::proto::websocket_over_http::bridge::Pings;
 use std::time::Duration;
 
 /// The checked `push` section of a route, without what matching and CORS need.
@@ -20,6 +21,19 @@ pub struct PushSettings {
     pub client_subscribe: Vec<ChannelPattern>,
     /// Channels that such a client may publish to.
     pub client_publish: Vec<ChannelPattern>,
+    /// Channels of one session.
+    pub subscriptions_max: usize,
+}
+
+/// The checked `websocket` section of a route, as far as its sessions go.
+#[derive(Debug, Clone, Copy)]
+pub struct BridgeSettings {
+    /// A ping is sent after this much silence of the client; as much again, and it is closed.
+    pub keep_alive: Duration,
+    /// The largest message of a client, in bytes.
+    pub message_bytes_max: usize,
+    /// Who answers a client's pings.
+    pub pings: Pings,
     /// Channels of one session.
     pub subscriptions_max: usize,
 }

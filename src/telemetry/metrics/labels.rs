@@ -165,6 +165,7 @@ mod tests {
         in_order(Transport::ALL.map(|value| value as usize).to_vec());
         in_order(CloseReason::ALL.map(|value| value as usize).to_vec());
         in_order(GapReason::ALL.map(|value| value as usize).to_vec());
+        in_order(crate::proto::websocket_over_http::Ignored::ALL.map(|value| value as usize).to_vec());
     }
 
     #[test]

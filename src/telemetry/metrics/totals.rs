@@ -4,6 +4,7 @@ use super::histogram::Histogram;
 use super::labels::{PROTOCOLS, PublishResult, Refusal, STATUS_CLASSES, UpstreamResult};
 use super::{Figures, page::Page};
 use crate::model::session::{CloseReason, GapReason, Transport};
+use crate::proto::websocket_over_http::Ignored;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -107,6 +108,7 @@ pub(super) struct Totals {
     pub(super) fan_out: Histogram,
     pub(super) gaps: Counts<{ GapReason::ALL.len() }>,
     pub(super) conflated: Counts<1>,
+    pub(super) bridge_ignored: Counts<{ Ignored::ALL.len() }>,
     pub(super) published: Counts<{ PublishResult::ALL.len() }>,
     pub(super) published_bytes: Counts<1>,
     pub(super) publish_requests: RouteTotals,
@@ -228,6 +230,13 @@ impl Totals {
         }
         page.counter("pushbridge_hub_messages_conflated_total", "Messages that conflation left out for slow sessions.")
             .sample(&[], self.conflated.get(0));
+        let mut family = page.counter(
+            "pushbridge_bridge_ignored_total",
+            "What a backend said over a bridged WebSocket that was passed over; the log has each.",
+        );
+        for what in Ignored::ALL {
+            family.sample(&[("what", what.as_str())], self.bridge_ignored.get(what as usize));
+        }
     }
 
     fn write_hub(&self, page: &mut Page) {

@@ -7,6 +7,7 @@ use super::totals::{
     CLOSES, Counts, ListenerTotals, NAMES_MAX, Named, OTHER, RouteTotals, TRANSPORTS, UpstreamTotals, close_index,
 };
 use crate::model::session::{CloseReason, GapReason, Transport};
+use crate::proto::websocket_over_http::Ignored;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
@@ -28,6 +29,7 @@ pub struct WorkerMetrics {
     fan_out: LocalHistogram,
     gaps: LocalCounts<{ GapReason::ALL.len() }>,
     conflated: LocalCounts<1>,
+    bridge_ignored: LocalCounts<{ Ignored::ALL.len() }>,
     published: LocalCounts<{ PublishResult::ALL.len() }>,
     published_bytes: LocalCounts<1>,
     publish_requests: LocalCounts<{ STATUS_CLASSES.len() }>,
@@ -48,6 +50,7 @@ impl WorkerMetrics {
             fan_out: LocalHistogram::default(),
             gaps: LocalCounts::default(),
             conflated: LocalCounts::default(),
+            bridge_ignored: LocalCounts::default(),
             published: LocalCounts::default(),
             published_bytes: LocalCounts::default(),
             publish_requests: LocalCounts::default(),
@@ -102,6 +105,11 @@ impl WorkerMetrics {
         self.conflated.add(0, messages);
     }
 
+    /// The backend of a bridged WebSocket said something that was passed over.
+    pub fn bridge_ignored(&self, what: Ignored) {
+        self.bridge_ignored.add(what as usize, 1);
+    }
+
     /// A message was published (`duplicate`: not again), or refused by the bus.
     pub fn published(&self, result: PublishResult, bytes: usize) {
         self.published.add(result as usize, 1);
@@ -149,6 +157,7 @@ impl WorkerMetrics {
         self.fan_out.flush(&totals.fan_out);
         self.gaps.flush(&totals.gaps);
         self.conflated.flush(&totals.conflated);
+        self.bridge_ignored.flush(&totals.bridge_ignored);
         self.published.flush(&totals.published);
         self.published_bytes.flush(&totals.published_bytes);
         self.publish_requests.flush(&totals.publish_requests);

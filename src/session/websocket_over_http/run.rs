@@ -1,0 +1,378 @@
+//! The loop of a session: the backend's answers, the hub's messages and the client's frames, until one of them ends it.
+
+use crate::hub::log::Entry;
+use crate::hub::shard::Delivery;
+use crate::model::session::{CloseReason, Transport};
+use crate::proto::chunk::Chunk;
+use crate::proto::websocket_over_http::Ignored;
+use crate::proto::websocket_over_http::bridge::{Action, FromClient};
+use crate::proto::websocket_over_http::close::Close;
+use crate::proto::websocket_over_http::scheduled::Frame;
+use crate::session::websocket_over_http::Start;
+use crate::session::websocket_over_http::exchange::Exchange;
+use crate::session::websocket_over_http::frames::{self, FrameReader};
+use crate::session::websocket_over_http::liveness::{Check, Liveness};
+use crate::session::websocket_over_http::seams::{Feed, Wire};
+use crate::session::websocket_over_http::subscriptions::Subscriptions;
+use crate::telemetry::metrics::{Refusal, WorkerMetrics};
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Sleep;
+
+/// How long a client may take for its part of the close, in milliseconds.
+pub const LEAVE_MS: u64 = 5000;
+/// How long a session waits for its backend to hear of the end; a task of its own waits on.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How often the loop turns before others get their turn.
+const TURNS_MAX: usize = 32;
+const READ_BYTES: usize = 8 * 1024;
+
+/// A session under way.
+struct Run<W, F> {
+    wire: W,
+    subscriptions: Subscriptions<F>,
+    exchange: Exchange,
+    early: VecDeque<Action>,
+    reader: FrameReader,
+    /// Bytes of the client that wait until the backend took the frames before them.
+    unread: BytesMut,
+    liveness: Liveness,
+    /// Whether the client's silence means something.
+    listened: bool,
+    leaving: Option<Leaving>,
+    timer: Pin<Box<Sleep>>,
+    leave_ms: u64,
+    metrics: Rc<WorkerMetrics>,
+    told: Told,
+}
+
+/// The end of a session, as far as its client goes.
+#[derive(Debug, Clone, Copy)]
+struct Leaving {
+    reason: CloseReason,
+    until_ms: u64,
+    client: ClientEnd,
+}
+
+/// Whose turn it is in the close handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientEnd {
+    /// The client's close frame is awaited.
+    Awaited,
+    /// It came: what is left is to flush.
+    Closed,
+    /// The connection is dropped as it is.
+    Dropped,
+}
+
+/// Which kinds of [`Ignored`] were logged as warnings; each is once a session.
+#[derive(Debug, Default)]
+struct Told(Vec<Ignored>);
+
+/// Runs a session to its end.
+pub async fn run<W: Wire, F: Feed>(start: Start<F>, wire: W) {
+    let mut counted = Counted { metrics: Rc::clone(&start.metrics), reason: CloseReason::ClientGone };
+    start.metrics.session_opened(Transport::WebSocket);
+    let now_ms = start.exchange.now_ms();
+    let keep_alive_ms = u64::try_from(start.settings.keep_alive.as_millis()).unwrap_or(u64::MAX);
+    let mut run = Run {
+        wire,
+        subscriptions: start.subscriptions,
+        timer: Box::pin(tokio::time::sleep_until(start.exchange.instant(now_ms))),
+        exchange: start.exchange,
+        early: start.early,
+        reader: FrameReader::new(start.settings.message_bytes_max),
+        unread: BytesMut::new(),
+        liveness: Liveness::new(keep_alive_ms, now_ms),
+        listened: true,
+        leaving: None,
+        leave_ms: start.leave_ms,
+        metrics: start.metrics,
+        told: Told::default(),
+    };
+    counted.reason = std::future::poll_fn(|cx| run.poll(cx)).await;
+    tracing::debug!(session.id = run.exchange.connection_id(), reason = counted.reason.as_str(), "session ended");
+    let Run { wire, subscriptions, mut exchange, .. } = run;
+    drop((wire, subscriptions, counted));
+    // Dropped before it is done, the exchange goes on in a task of its own.
+    let _ = tokio::time::timeout(FAREWELL, exchange.finish()).await;
+}
+
+/// Counts a session as closed when it is dropped, however it ends.
+struct Counted {
+    metrics: Rc<WorkerMetrics>,
+    reason: CloseReason,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.metrics.session_closed(Transport::WebSocket, self.reason);
+    }
+}
+
+impl<W: Wire, F: Feed> Run<W, F> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        for _ in 0..TURNS_MAX {
+            let now_ms = self.exchange.now_ms();
+            let mut moved = self.take_answer(cx);
+            moved |= self.act(now_ms);
+            moved |= self.deliver(cx, now_ms);
+            moved |= self.read(cx, now_ms);
+            self.check_liveness(now_ms);
+            match self.wire.poll_flush(cx) {
+                Poll::Ready(Err(_)) => self.lose(CloseReason::ClientGone),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            if let Some(leaving) = self.leaving
+                && self.poll_leave(cx, leaving, now_ms).is_ready()
+            {
+                return Poll::Ready(leaving.reason);
+            }
+            if !moved && self.poll_timer(cx, now_ms).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn take_answer(&mut self, cx: &mut Context<'_>) -> bool {
+        let Poll::Ready(reply) = self.exchange.poll_reply(cx) else { return false };
+        let result = self.exchange.take_in(&reply);
+        let cause = reply.err().map(|error| error.to_string());
+        match (result, cause) {
+            (Err(error), cause) => {
+                tracing::warn!(session.id = self.exchange.connection_id(), %error, cause, "bridged backend failed");
+            }
+            (Ok(()), Some(cause)) => {
+                tracing::debug!(session.id = self.exchange.connection_id(), cause, "bridged request is tried again");
+            }
+            (Ok(()), None) => {}
+        }
+        true
+    }
+
+    /// Does what the machine says, while the client takes what it is sent. Whether anything was done.
+    fn act(&mut self, now_ms: u64) -> bool {
+        let mut acted = false;
+        while self.leaving.is_some() || self.wire.has_room() {
+            let Some(action) = self.early.pop_front().or_else(|| self.exchange.next_action()) else { break };
+            acted = true;
+            if self.leaving.is_none() {
+                self.perform(action, now_ms);
+            }
+        }
+        if self.early.is_empty() {
+            self.early = VecDeque::new();
+        }
+        acted
+    }
+
+    fn perform(&mut self, action: Action, now_ms: u64) {
+        match action {
+            // The exchange posts by itself.
+            Action::Post(_) => {}
+            Action::Send(frame) => self.push(frames::encode(&frame)),
+            Action::Subscribe(subscribe) => {
+                if let Err(error) = self.subscriptions.subscribe(subscribe) {
+                    self.metrics.refused(Refusal::Subscriptions);
+                    self.ignore(Ignored::TooManySubscriptions, &error.to_string());
+                }
+            }
+            Action::Unsubscribe(channel) => self.subscriptions.unsubscribe(&channel),
+            Action::Close(close, reason) => {
+                self.push(frames::encode_close(&close));
+                // The reason tells who closed first: only a client's own close is Done.
+                let client = if reason == CloseReason::Done { ClientEnd::Closed } else { ClientEnd::Awaited };
+                self.leave(reason, client, now_ms);
+            }
+            Action::Cut(reason) => self.leave(reason, ClientEnd::Dropped, now_ms),
+            Action::Ignore(what, detail) => self.ignore(what, &detail),
+        }
+    }
+
+    fn ignore(&mut self, what: Ignored, detail: &str) {
+        self.metrics.bridge_ignored(what);
+        let session = self.exchange.connection_id();
+        if self.told.0.contains(&what) {
+            tracing::debug!(session.id = session, what = what.as_str(), detail, "bridged backend was passed over");
+        } else {
+            tracing::warn!(session.id = session, what = what.as_str(), detail, "bridged backend was passed over");
+            self.told.0.push(what);
+        }
+    }
+
+    fn deliver(&mut self, cx: &mut Context<'_>, now_ms: u64) -> bool {
+        let mut delivered = false;
+        while self.leaving.is_none() && self.wire.has_room() {
+            match self.subscriptions.feed.next() {
+                Some(Delivery::Message(entry)) => self.deliver_message(&entry, now_ms),
+                Some(Delivery::Gap(gap)) => {
+                    // A bare WebSocket has no place to announce it.
+                    self.metrics.gap(gap.reason);
+                    self.close(CloseReason::Gap, "gap", now_ms);
+                }
+                Some(Delivery::Conflated(messages)) => self.metrics.conflated(messages),
+                Some(Delivery::End(reason)) => self.close(reason, reason.as_str(), now_ms),
+                None => return self.subscriptions.feed.poll_wait(cx).is_ready() || delivered,
+            }
+            delivered = true;
+        }
+        delivered
+    }
+
+    fn deliver_message(&mut self, entry: &Entry, now_ms: u64) {
+        let frame = entry.websocket.get_or_init(|| frames::encode_data(&entry.message.data)).clone();
+        let latency_us = self.subscriptions.feed.now_us().saturating_sub(entry.published_us);
+        self.metrics.delivered(Transport::WebSocket, frame.len(), latency_us);
+        self.push(frame);
+        if let Some(bridge) = self.exchange.bridge() {
+            bridge.delivered(now_ms);
+        }
+    }
+
+    /// Reads the client while the machine wants it and the client takes what it is sent. Whether anything came.
+    fn read(&mut self, cx: &mut Context<'_>, now_ms: u64) -> bool {
+        let wants = self.leaving.is_none() && self.exchange.bridge().is_some_and(|bridge| bridge.wants_client());
+        // Silence counts from when it is listened to; a client that takes nothing is silent too.
+        let listens = wants || !self.wire.has_room();
+        if listens && !self.listened {
+            self.liveness.heard(now_ms);
+        }
+        self.listened = listens;
+        if !wants || !self.wire.has_room() {
+            return false;
+        }
+        if !self.unread.is_empty() && self.take_frames(now_ms) {
+            return true;
+        }
+        let mut buffer = [0; READ_BYTES];
+        match self.wire.poll_read(cx, &mut buffer) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(0) | Err(_)) => {
+                self.lose(CloseReason::ClientGone);
+                true
+            }
+            Poll::Ready(Ok(len)) => {
+                self.liveness.heard(now_ms);
+                self.unread.extend_from_slice(&buffer[..len]);
+                self.take_frames(now_ms);
+                true
+            }
+        }
+    }
+
+    /// Gives the machine frames that came, until it wants no more. Whether there was any.
+    fn take_frames(&mut self, now_ms: u64) -> bool {
+        let mut any = false;
+        while let Some(bridge) = self.exchange.bridge().filter(|bridge| bridge.wants_client()) {
+            match self.reader.next(&mut self.unread) {
+                Ok(Some(FromClient::Pong(content))) if content.is_empty() => {
+                    if !self.liveness.take_answer() {
+                        bridge.client_said(FromClient::Pong(content), now_ms);
+                    }
+                }
+                Ok(Some(frame)) => bridge.client_said(frame, now_ms),
+                Ok(None) => break,
+                Err(reason) => {
+                    self.close(reason, reason.as_str(), now_ms);
+                    break;
+                }
+            }
+            any = true;
+            self.act(now_ms);
+            if !self.wire.has_room() || self.leaving.is_some() {
+                break;
+            }
+        }
+        if self.unread.is_empty() {
+            self.unread = BytesMut::new();
+        }
+        any
+    }
+
+    fn check_liveness(&mut self, now_ms: u64) {
+        if self.leaving.is_some() || !self.listened {
+            return;
+        }
+        match self.liveness.check(now_ms) {
+            Check::Fine => {}
+            Check::Ask => self.push(frames::encode(&Frame::Ping(Bytes::new()))),
+            Check::Dead => self.close(CloseReason::Idle, "no sign of life", now_ms),
+        }
+    }
+
+    fn push(&mut self, frame: Bytes) {
+        self.wire.push(&Chunk::raw(frame));
+    }
+
+    /// Closes from this end; the backend gets DISCONNECT, since for it the connection is lost.
+    fn close(&mut self, reason: CloseReason, text: &str, now_ms: u64) {
+        if self.leaving.is_some() {
+            return;
+        }
+        self.push(frames::encode_close(&Close::new(reason.close_code(), text).for_wire()));
+        self.leave(reason, ClientEnd::Awaited, now_ms);
+    }
+
+    fn lose(&mut self, reason: CloseReason) {
+        let reason = self.leaving.map_or(reason, |leaving| leaving.reason);
+        self.leave(reason, ClientEnd::Dropped, 0);
+    }
+
+    fn leave(&mut self, reason: CloseReason, client: ClientEnd, now_ms: u64) {
+        self.leaving = Some(Leaving { reason, until_ms: now_ms.saturating_add(self.leave_ms), client });
+        if let Some(bridge) = self.exchange.bridge() {
+            bridge.client_gone();
+        }
+    }
+
+    fn poll_leave(&mut self, cx: &mut Context<'_>, leaving: Leaving, now_ms: u64) -> Poll<()> {
+        let mut client = leaving.client;
+        let mut buffer = [0; READ_BYTES];
+        while client == ClientEnd::Awaited {
+            // An error of the reader does not matter any more; frames before the close are too late.
+            match self.reader.next(&mut self.unread) {
+                Ok(Some(FromClient::Close(_))) | Err(_) => client = ClientEnd::Closed,
+                Ok(Some(_)) => {}
+                Ok(None) => match self.wire.poll_read(cx, &mut buffer) {
+                    Poll::Ready(Ok(0) | Err(_)) => client = ClientEnd::Closed,
+                    Poll::Ready(Ok(len)) => self.unread.extend_from_slice(&buffer[..len]),
+                    Poll::Pending => break,
+                },
+            }
+        }
+        self.leaving = Some(Leaving { client, ..leaving });
+        let is_late = leaving.until_ms <= now_ms;
+        match client {
+            ClientEnd::Dropped => Poll::Ready(()),
+            _ if is_late => Poll::Ready(()),
+            ClientEnd::Closed => self.wire.poll_finish(cx).map(|_| ()),
+            ClientEnd::Awaited => Poll::Pending,
+        }
+    }
+
+    /// Ready when time alone has something to do.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, now_ms: u64) -> Poll<()> {
+        let can_act = self.leaving.is_some() || self.wire.has_room();
+        let at_ms = [
+            self.leaving.map(|leaving| leaving.until_ms),
+            (self.leaving.is_none() && self.listened).then(|| self.liveness.deadline_ms()),
+            self.exchange.bridge().filter(|_| can_act).and_then(|bridge| bridge.deadline_ms()),
+        ];
+        let Some(at_ms) = at_ms.into_iter().flatten().min() else { return Poll::Pending };
+        if at_ms <= now_ms {
+            return Poll::Ready(());
+        }
+        let at = self.exchange.instant(at_ms);
+        // A timer that fires too early costs one turn; moving it with every frame would cost more.
+        if self.timer.is_elapsed() || self.timer.deadline() > at {
+            self.timer.as_mut().reset(at);
+        }
+        self.timer.as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,102 @@
+//! What a session needs of its client's link and of the hub, so that tests can stand in for both.
+
+use crate::hub::HubError;
+use crate::hub::shard::{Delivery, Shard, Subscription};
+use crate::model::channel::ChannelName;
+use crate::proto::chunk::Chunk;
+use crate::server::Link;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+/// A client's end: what [`Link`] does.
+pub trait Wire {
+    /// Whether more should be queued.
+    fn has_room(&self) -> bool;
+    /// Queues a piece.
+    fn push(&mut self, chunk: &Chunk);
+    /// Hands the queue over.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Reads what the client sends; 0 is its end.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
+    /// Flushes and ends.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl Wire for Link {
+    fn has_room(&self) -> bool {
+        self.has_room()
+    }
+
+    fn push(&mut self, chunk: &Chunk) {
+        self.push(chunk);
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_read(cx, buffer)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_finish(cx)
+    }
+}
+
+/// A place in channels: what [`Subscription`] does.
+pub trait Feed {
+    /// The next thing to send.
+    fn next(&mut self) -> Option<Delivery>;
+    /// Ready when there may be something.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Joins a channel from now on.
+    ///
+    /// # Errors
+    /// When there are too many channels in the hub.
+    fn add(&mut self, channel: &ChannelName) -> Result<(), HubError>;
+    /// Leaves a channel; whether the session was on it.
+    fn remove(&mut self, channel: &ChannelName) -> bool;
+    /// Microseconds of the clock that messages are stamped by.
+    fn now_us(&self) -> u64;
+}
+
+/// A subscription and the clock of its shard.
+pub struct HubFeed {
+    subscription: Subscription,
+    shard: Rc<Shard>,
+}
+
+impl HubFeed {
+    /// A place in no channel yet.
+    ///
+    /// # Errors
+    /// When the hub takes no more.
+    pub fn new(shard: Rc<Shard>) -> Result<Self, HubError> {
+        let subscription = shard.subscribe(&[], None, crate::hub::shard::Start::Now)?;
+        Ok(Self { subscription, shard })
+    }
+}
+
+impl Feed for HubFeed {
+    fn next(&mut self) -> Option<Delivery> {
+        self.subscription.next()
+    }
+
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.subscription.poll_wait(cx)
+    }
+
+    fn add(&mut self, channel: &ChannelName) -> Result<(), HubError> {
+        self.subscription.add(channel)
+    }
+
+    fn remove(&mut self, channel: &ChannelName) -> bool {
+        self.subscription.remove(channel)
+    }
+
+    fn now_us(&self) -> u64 {
+        self.shard.now_us()
+    }
+}
