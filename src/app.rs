@@ -5,6 +5,7 @@
 //! stop:  no more accepts ─▶ sessions are asked to end ─▶ threads end
 //! ```
 
+pub mod signal;
 mod worker;
 
 use crate::bus::Bus;
@@ -51,7 +52,7 @@ pub enum StartError {
         /// Which listener.
         listener: Arc<str>,
         /// What is wrong.
-        reason: TlsError,
+        reason: Box<TlsError>,
     },
     /// The system gives no thread.
     #[error("can't start a worker thread: {0}")]
@@ -188,10 +189,10 @@ fn open_doors(config: &Config, workers: usize) -> Result<(Vec<Vec<Door>>, Addres
     for settings in &config.listeners {
         let tls = match &settings.tls {
             None => None,
-            Some(tls) => Some(
-                tls::acceptor(tls, &settings.protocols)
-                    .map_err(|reason| StartError::Tls { listener: Arc::clone(&settings.name), reason })?,
-            ),
+            Some(tls) => Some(tls::acceptor(tls, &settings.protocols).map_err(|reason| StartError::Tls {
+                listener: Arc::clone(&settings.name),
+                reason: Box::new(reason),
+            })?),
         };
         let address = open(&mut doors, settings, tls, Role::Clients)?;
         listeners.push((Arc::clone(&settings.name), address));

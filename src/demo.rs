@@ -14,7 +14,6 @@ pub mod page;
 pub mod publisher;
 
 use crate::app::{self, Running};
-use crate::cli::run::wait_for_signal;
 use crate::config;
 use crate::demo::folder::{Addresses, Folder};
 use crate::demo::origin::Origin;
@@ -68,7 +67,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
     let started = addresses_of(&running)?;
     let origin = Origin::start(listener, started.publish)?;
     greet(&mut std::io::stdout().lock(), &started)?;
-    wait_for_signal()?;
+    app::signal::wait().context("can't listen for signals")?;
     running.stop();
     drop(origin);
     drop(folder);

@@ -101,7 +101,7 @@ impl Hub {
             channels: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             messages: AtomicUsize::new(0),
-            epoch: AtomicU64::new(clock.unix_ms()),
+            epoch: AtomicU64::new(clock::unix_ms()),
         })
     }
 
@@ -210,7 +210,7 @@ impl Hub {
                 self.channels.fetch_sub(1, Ordering::Relaxed);
                 if !never {
                     // A later channel of that name must not continue old positions: it belongs to another epoch.
-                    self.epoch.fetch_max(self.clock.unix_ms(), Ordering::Relaxed);
+                    self.epoch.fetch_max(clock::unix_ms(), Ordering::Relaxed);
                 }
             }
             !forget

@@ -25,5 +25,6 @@ pub mod config;
 // F7
 pub mod app;
 // F8
-pub mod cli;
 pub mod demo;
+// F9
+pub mod cli;

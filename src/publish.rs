@@ -30,7 +30,6 @@ use respond::PublishError;
 use settings::PublishSettings;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Where events are POSTed.
 pub const EVENTS_PATH: &str = "/v1/events";
@@ -111,5 +110,5 @@ fn only(method: &Method, allowed: &'static [Method]) -> Result<(), PublishError>
 }
 
 fn unix_secs() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    crate::hub::clock::unix_ms() / 1000
 }

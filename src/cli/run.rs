@@ -33,26 +33,9 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
             return Ok(if broken { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE });
         }
     };
-    let signal = wait_for_signal()?;
+    let signal = app::signal::wait().context("can't listen for signals")?;
     tracing::info!(signal, "stopping");
     running.stop();
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
-}
-
-/// Blocks until SIGTERM or SIGINT; its name.
-///
-/// # Errors
-/// When signals can't be heard.
-pub fn wait_for_signal() -> anyhow::Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
-        tokio::select! {
-            _ = terminate.recv() => Ok("SIGTERM"),
-            _ = interrupt.recv() => Ok("SIGINT"),
-        }
-    })
 }

@@ -20,7 +20,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time;
 
@@ -219,7 +219,7 @@ fn respond(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>)
 }
 
 fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+    crate::hub::clock::unix_ms()
 }
 
 #[cfg(test)]
@@ -232,7 +232,7 @@ mod tests {
     fn start() -> (SocketAddr, std::sync::mpsc::Receiver<Value>, Origin) {
         let publish = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let publish_address = publish.local_addr().expect("an address");
-        let (bodies, published) = std::sync::mpsc::channel();
+        let (bodies, published) = std::sync::mpsc::sync_channel(64);
         std::thread::spawn(move || {
             for socket in publish.incoming().flatten() {
                 let mut socket = BufReader::new(socket);

@@ -10,16 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 pub const MEDIA_TYPE: &str = "application/json";
 
 /// An answer as it grows, message by message.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Answer {
     events: String,
     gap: Option<Gap>,
-}
-
-impl Default for Answer {
-    fn default() -> Self {
-        Self { events: String::new(), gap: None }
-    }
 }
 
 impl Answer {

@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(
             refusal("503 Service Unavailable", "try later"),
             "HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\n\
-             content-type: application/problem+json\r\ncontent-length: 70\r\n\r\n\
+             content-type: application/problem+json\r\ncontent-length: 66\r\n\r\n\
              {\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"try later\"}\n"
         );
     }

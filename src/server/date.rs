@@ -1,7 +1,7 @@
 //! The `Date` field (RFC 9110 §6.6.1).
 
+use crate::hub::clock::unix_ms;
 use std::cell::RefCell;
-use std::time::{SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 
 thread_local! {
@@ -10,7 +10,7 @@ thread_local! {
 
 /// The present time as an IMF-fixdate, written once a second for each worker.
 pub fn http_date() -> String {
-    let now_secs = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now_secs = unix_ms() / 1000;
     CACHED.with_borrow_mut(|(at_secs, text)| {
         if *at_secs != now_secs || text.is_empty() {
             *at_secs = now_secs;

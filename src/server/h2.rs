@@ -202,13 +202,9 @@ async fn send(
     }
     let mut body = pin!(body);
     while let Some(frame) = poll_fn(|cx| poll_frame(body.as_mut(), &mut stream, cx)).await? {
-        match frame
-            .map_err(|error| {
-                stream.send_reset(Reason::INTERNAL_ERROR);
-                error
-            })?
-            .into_data()
-        {
+        // A body that breaks off must not look like one that ended.
+        let frame = frame.inspect_err(|_| stream.send_reset(Reason::INTERNAL_ERROR))?;
+        match frame.into_data() {
             Ok(data) => send_data(&mut stream, data, body.is_end_stream()).await?,
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {

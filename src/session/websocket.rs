@@ -14,12 +14,12 @@
 pub mod accept;
 mod commands;
 mod driver;
-#[cfg(test)]
-mod fake;
 pub mod machine;
 pub mod seam;
 pub mod socket;
 pub mod subprotocol;
+#[cfg(test)]
+mod tests;
 
 use crate::bus::Bus;
 use crate::hub::policy::ChannelPolicies;

@@ -1,5 +1,7 @@
 //! Upstreams against small backends over real sockets.
 
+#![expect(clippy::disallowed_methods, reason = "what a test backend tells is bounded by the test")]
+
 use super::*;
 use crate::server::body::{BodyError, read_whole};
 use crate::telemetry::metrics::Metrics;

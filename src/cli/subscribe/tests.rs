@@ -1,3 +1,5 @@
+//! Each transport against a server that the test plays.
+
 use super::*;
 use bytes::Bytes;
 use clap::Parser as _;

@@ -115,7 +115,7 @@ impl<'a> Scanner<'a> {
         self.string()?;
         let name = &self.text[from..self.at - 1];
         self.space();
-        self.expect(b':', "`:`")?;
+        self.take(b':', "`:`")?;
         Ok(name)
     }
 
@@ -147,7 +147,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn word(&mut self, word: &'static [u8], wanted: &'static str) -> Result<(), JsonError> {
-        word.iter().try_for_each(|byte| self.expect(*byte, wanted))
+        word.iter().try_for_each(|byte| self.take(*byte, wanted))
     }
 
     fn number(&mut self) -> Result<(), JsonError> {
@@ -214,7 +214,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn expect(&mut self, byte: u8, wanted: &'static str) -> Result<(), JsonError> {
+    fn take(&mut self, byte: u8, wanted: &'static str) -> Result<(), JsonError> {
         if self.peek() != Some(byte) {
             return Err(self.wrong(wanted));
         }

@@ -203,7 +203,7 @@ impl Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::websocket::fake::{Sink, client};
+    use crate::session::websocket::tests::{Sink, client};
 
     const KEEP_ALIVE: Duration = Duration::from_secs(20);
 

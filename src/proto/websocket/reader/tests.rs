@@ -1,3 +1,5 @@
+//! Frames as they come, whole and in pieces, good and bad; and tungstenite as the peer.
+
 use super::*;
 use crate::proto::websocket::frame;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The driver over a link and a feed that the test plays.
+
 use super::*;
 use crate::hub::HubError;
 use crate::hub::policy::ChannelPolicies;
@@ -6,9 +8,9 @@ use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
 use crate::model::pattern::ChannelPattern;
 use crate::session::settings::PushSettings;
-use crate::session::websocket::fake::{BusState, FakeBus, Spot, client, in_words, text};
 use crate::session::websocket::seam::{Output, Place};
 use crate::session::websocket::subprotocol::Subprotocol;
+use crate::session::websocket::tests::{BusState, FakeBus, Spot, client, in_words, text};
 use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
 use futures_util::task::{ArcWake, waker};
@@ -373,7 +375,7 @@ fn publishes_reach_the_bus_in_order() {
         rig.world().room = room;
         let all: Vec<u8> = (0..50).flat_map(|n| publish(&n.to_string())).collect();
         assert!(rig.says(all).is_pending());
-        assert_eq!(*rig.bus.published.lock().expect("a lock"), numbers(0..50), "with room for {room}");
+        assert_eq!(*rig.bus.published.lock(), numbers(0..50), "with room for {room}");
         let taken = rig.taken();
         assert_eq!(taken.len(), 50);
         assert_eq!(taken[49], r#"{"type":"published","ref":"49","position":"1-50"}"#);
@@ -402,7 +404,7 @@ fn a_stuck_bus_does_not_hold_up_messages() {
 fn what_was_published_before_a_close_is_published() {
     let mut rig = Rig::new(Subprotocol::V1);
     assert!(rig.says([publish("1"), publish("2"), client(0x88, b"\x03\xe8")].concat()).is_ready());
-    assert_eq!(*rig.bus.published.lock().expect("a lock"), numbers(1..3));
+    assert_eq!(*rig.bus.published.lock(), numbers(1..3));
     assert!(rig.world().finished);
     let mut rig = Rig::new(Subprotocol::V1);
     rig.bus.set(BusState::Stuck);

@@ -1,3 +1,5 @@
+//! What the machine says and does, with time as an argument.
+
 use super::*;
 use crate::bus::BusError;
 use crate::hub::policy::{ChannelPolicies, ChannelPolicy};
@@ -7,7 +9,7 @@ use crate::model::message::Data;
 use crate::model::pattern::ChannelPattern;
 use crate::model::position::Position;
 use crate::model::session::{Gap, GapReason};
-use crate::session::websocket::fake::{Sink, Spot, client, entry, name, text};
+use crate::session::websocket::tests::{Sink, Spot, client, entry, name, text};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -12,8 +12,9 @@ use crate::proto::websocket::{close, frame};
 use crate::session::websocket::seam::{Output, Place};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 /// Frames that went out. There is room for this many before a [`Sink::take`].
 #[derive(Debug)]
@@ -172,21 +173,21 @@ pub(super) enum BusState {
 
 impl FakeBus {
     pub(super) fn set(&self, state: BusState) {
-        *self.state.lock().expect("a lock") = state;
+        *self.state.lock() = state;
     }
 }
 
 impl Bus for FakeBus {
     fn publish(&self, message: Message, _: Option<IfMatch>) -> BoxFuture<'_, Result<Published, BusError>> {
         Box::pin(async move {
-            let state = *self.state.lock().expect("a lock");
+            let state = *self.state.lock();
             match state {
                 BusState::Up => {}
                 BusState::Stuck => std::future::pending().await,
                 BusState::Down => return Err(BusError::Down("no route".to_owned())),
             }
             let text = String::from_utf8_lossy(message.data.as_bytes()).into_owned();
-            self.published.lock().expect("a lock").push(text);
+            self.published.lock().push(text);
             let offset = self.offset.fetch_add(1, Ordering::Relaxed) + 1;
             Ok(Published { position: Position { epoch: 1, offset }, duplicate: false, local_sessions: 1 })
         })
