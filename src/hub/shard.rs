@@ -88,6 +88,9 @@ struct Mirror {
     last: Position,
     policy: Arc<ChannelPolicy>,
     readers: Vec<u32>,
+    /// Up to where the readers were woken: a reader that joins copies what is new before the pump does, and the others
+    /// have to hear of it all the same.
+    told: u64,
 }
 
 impl Mirror {
@@ -198,14 +201,14 @@ impl Shard {
             let Some(mirror) = state.by_name.get(&name).and_then(|key| state.mirrors.get_mut(*key as usize)) else {
                 continue;
             };
-            let end = mirror.end();
             mirror.channel.marks[self.worker].lower();
             mirror.copy(self.worker);
-            let new = mirror.end().saturating_sub(end).min(mirror.entries.len() as u64);
+            let new = (mirror.end() - mirror.told).min(mirror.entries.len() as u64);
             for entry in mirror.entries.range(mirror.entries.len() - new as usize..) {
                 fanned_out(entry.published_us);
             }
-            if new > 0 {
+            if mirror.told < mirror.end() {
+                mirror.told = mirror.end();
                 for key in &mirror.readers {
                     state.readers[*key as usize].wake();
                 }
@@ -264,6 +267,7 @@ impl Shard {
                     last: Position { epoch: 0, offset: 0 },
                     policy,
                     readers: Vec::new(),
+                    told: 0,
                     channel: Arc::clone(&channel),
                 };
                 let mirror_key = state.mirrors.insert(mirror) as u32;
@@ -277,6 +281,9 @@ impl Shard {
             channel.marks[self.worker].join();
         }
         mirror.copy(self.worker);
+        if mirror.readers.is_empty() {
+            mirror.told = mirror.end();
+        }
         // A cursor that does not know the channel is of other channels: as one of another epoch.
         let cursor = position.map(|position| position.unwrap_or(Position { epoch: u64::MAX, offset: 0 }));
         // The log may have moved since the copy; the mark is raised then, and the next pump copies the rest.

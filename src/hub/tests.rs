@@ -85,6 +85,31 @@ fn both_shards_get_every_message() {
     assert_eq!(hub.find("c").map(|channel| channel.sessions()), Some(2));
 }
 
+/// Who joins copies what is new into the mirror before the pump does; those who wait there must be woken all the same.
+#[test]
+fn a_session_that_joins_between_publish_and_pump_does_not_swallow_the_wake() {
+    let hub = hub(ChannelPolicy::default());
+    let shard = Shard::new(&hub, 0);
+    let mut waiting = shard.subscribe(&[name("c")], None, Start::Now).expect("room");
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    assert!(waiting.poll_wait(&mut Context::from_waker(&waker)).is_pending());
+    publish(&hub, "c", "1");
+    let _joined = shard.subscribe(&[name("c")], None, Start::Now).expect("room");
+    pump(&shard);
+    assert!(woken.0.load(Ordering::Relaxed));
+    assert_eq!(read(&mut waiting), ["1"]);
+}
+
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_session_that_falls_behind_is_told() {
     for (slow_consumer, expected) in [
