@@ -15,6 +15,7 @@ pub mod link;
 pub mod listener;
 pub mod problem;
 pub mod request_id;
+mod resets;
 pub mod tls;
 
 use body::Body;

@@ -3,6 +3,7 @@
 use crate::server::io::Io;
 use crate::server::limits::{ConnectionCount, Permit, Refused, ServerLimits};
 use crate::server::listener::{ListenerSettings, Protocol};
+use crate::server::resets::Resets;
 use crate::server::{Handler, Peer, TlsPeer, Trust, h1, h2};
 use crate::telemetry::metrics::{ConnectionGuard, Refusal, WorkerMetrics};
 use arc_swap::ArcSwap;
@@ -12,7 +13,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -78,7 +79,11 @@ pub(in crate::server) async fn serve(server: Rc<Server>, endpoint: Rc<Endpoint>,
     };
     let open = Open { _permit: permit, _counted: server.metrics.connection_opened(&endpoint.settings.name, version) };
     match protocol {
-        Protocol::H2 => Box::pin(h2::serve(server, Rewound { io, unread }, peer)).await,
+        Protocol::H2 => {
+            let resets = Rc::default();
+            let io = Watched { io, unread, resets: Rc::clone(&resets) };
+            Box::pin(h2::serve(server, io, peer, resets)).await;
+        }
         Protocol::Http1 => return Box::pin(h1::serve(server, io, unread, peer, open)).await,
     }
     drop(open);
@@ -160,26 +165,30 @@ async fn detect(tcp: &mut TcpStream, offered: &[Protocol]) -> io::Result<(Protoc
     }
 }
 
-/// A connection whose first bytes were read already.
+/// An HTTP/2 connection whose first bytes were read already, and whose resets are noticed.
 #[derive(Debug)]
-struct Rewound {
+struct Watched {
     io: Io,
     unread: Bytes,
+    resets: Rc<Resets>,
 }
 
-impl AsyncRead for Rewound {
+impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let before = buf.filled().len();
         if this.unread.is_empty() {
-            return Pin::new(&mut this.io).poll_read(cx, buf);
+            ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        } else {
+            let part = this.unread.split_to(this.unread.len().min(buf.remaining()));
+            buf.put_slice(&part);
         }
-        let part = this.unread.split_to(this.unread.len().min(buf.remaining()));
-        buf.put_slice(&part);
+        this.resets.see(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Rewound {
+impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
     }

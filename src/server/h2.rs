@@ -7,6 +7,7 @@ use crate::server::body::Body;
 use crate::server::connection::Server;
 use crate::server::date::http_date;
 use crate::server::link::Link;
+use crate::server::resets::Resets;
 use crate::server::{Answer, Hold, Peer, Response};
 use crate::telemetry::metrics::Refusal;
 use bytes::Bytes;
@@ -44,7 +45,7 @@ enum Next {
 type Streams = FuturesUnordered<LocalBoxFuture<'static, Next>>;
 
 /// Serves a connection to its end. `io` starts with the client's preface.
-pub(in crate::server) async fn serve<T>(server: Rc<Server>, io: T, peer: Rc<Peer>)
+pub(in crate::server) async fn serve<T>(server: Rc<Server>, io: T, peer: Rc<Peer>, resets: Rc<Resets>)
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
@@ -72,7 +73,7 @@ where
     let mut streams = Streams::new();
     let mut idle = pin!(tokio::time::sleep(IDLE_TIMEOUT));
     poll_fn(|cx| {
-        if poll_connection(&server, &peer, &mut connection, &mut streams, cx).is_ready() {
+        if poll_connection(&server, &peer, &resets, &mut connection, &mut streams, cx).is_ready() {
             return Poll::Ready(());
         }
         if !streams.is_empty() {
@@ -91,6 +92,7 @@ where
 fn poll_connection<T>(
     server: &Rc<Server>,
     peer: &Rc<Peer>,
+    resets: &Rc<Resets>,
     connection: &mut Connection<T, Bytes>,
     streams: &mut Streams,
     cx: &mut Context<'_>,
@@ -107,9 +109,14 @@ where
                 }));
             }
         }
-        match ready!(connection.poll_accept(cx)) {
+        let before = resets.count();
+        let accepted = connection.poll_accept(cx);
+        if resets.count() != before {
+            resets.wake_all();
+        }
+        match ready!(accepted) {
             Some(Ok((request, respond))) => {
-                streams.push(Box::pin(answer(Rc::clone(server), Rc::clone(peer), request, respond)));
+                streams.push(Box::pin(answer(Rc::clone(server), Rc::clone(peer), Rc::clone(resets), request, respond)));
             }
             Some(Err(error)) => {
                 if !error.is_io() && !error.is_go_away() {
@@ -127,6 +134,7 @@ where
 async fn answer(
     server: Rc<Server>,
     peer: Rc<Peer>,
+    resets: Rc<Resets>,
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) -> Next {
@@ -157,15 +165,15 @@ async fn answer(
             drop(receive);
             Next::Nothing
         }
-        Some(Answer::Hold(hold)) => hold_stream(hold, respond, receive),
+        Some(Answer::Hold(hold)) => hold_stream(hold, respond, receive, resets),
     }
 }
 
-fn hold_stream(hold: Hold, mut respond: SendResponse<Bytes>, receive: Option<RecvStream>) -> Next {
+fn hold_stream(hold: Hold, mut respond: SendResponse<Bytes>, receive: Option<RecvStream>, resets: Rc<Resets>) -> Next {
     let mut head = hold.head;
     stamp(head.headers_mut());
     match respond.send_response(head, false) {
-        Ok(send) => Next::Session(hold.session.run(Link::h2(send, receive))),
+        Ok(send) => Next::Session(hold.session.run(Link::h2(send, receive, resets))),
         Err(error) => {
             tracing::debug!(%error, "stream failed");
             Next::Nothing

@@ -2,11 +2,13 @@
 
 use crate::proto::chunk::Chunk;
 use crate::server::io::Io;
+use crate::server::resets::{Ear, Resets};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes that may be queued before [`Link::has_room`] says no.
@@ -24,7 +26,7 @@ pub struct Link {
 #[derive(Debug)]
 enum Carrier {
     H1 { io: Io, unread: Bytes, framing: Framing },
-    H2 { send: h2::SendStream<Bytes>, receive: Option<h2::RecvStream>, unread: Bytes },
+    H2 { send: h2::SendStream<Bytes>, receive: Option<h2::RecvStream>, unread: Bytes, ear: Ear },
 }
 
 /// How pieces are framed on HTTP/1.1.
@@ -97,8 +99,15 @@ impl Link {
     }
 
     /// A link over an HTTP/2 stream whose response head has been sent. Without `receive` the client has sent all.
-    pub fn h2(send: h2::SendStream<Bytes>, receive: Option<h2::RecvStream>) -> Self {
-        Self { queue: Queue::default(), carrier: Carrier::H2 { send, receive, unread: Bytes::new() } }
+    pub(in crate::server) fn h2(
+        send: h2::SendStream<Bytes>,
+        receive: Option<h2::RecvStream>,
+        resets: Rc<Resets>,
+    ) -> Self {
+        Self {
+            queue: Queue::default(),
+            carrier: Carrier::H2 { send, receive, unread: Bytes::new(), ear: Ear::new(resets) },
+        }
     }
 
     /// Whether more should be queued: false while the client takes less than it is sent.
@@ -197,7 +206,10 @@ impl Link {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Carrier::H2 { send, .. } => send.poll_reset(cx).map(|_| ()),
+            Carrier::H2 { send, ear, .. } => match ear.listen(cx) {
+                true => send.poll_reset(&mut Context::from_waker(Waker::noop())).map(|_| ()),
+                false => Poll::Pending,
+            },
         }
     }
 
@@ -238,11 +250,9 @@ fn flush_h1(io: &mut Io, queue: &mut Queue, cx: &mut Context<'_>) -> Poll<io::Re
 
 fn flush_h2(send: &mut h2::SendStream<Bytes>, queue: &mut Queue, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     while !queue.front.is_empty() {
-        let mut capacity = send.capacity();
-        if capacity < queue.front.len() {
-            send.reserve_capacity(queue.bytes);
-            capacity = send.capacity();
-        }
+        // What was granted before is used up: only what is sent at once is ever asked for.
+        send.reserve_capacity(queue.bytes);
+        let capacity = send.capacity();
         if capacity == 0 {
             match ready!(send.poll_capacity(cx)) {
                 Some(Ok(_)) => continue,
