@@ -6,9 +6,11 @@ CARGO ?= cargo
 
 .PHONY: test lint demo tools
 
-# cargo test comes last, so that its summary ends the output. The browser tests need Chromium.
+# The whole-program tests come last: their summary ends the output. The browser tests need Chromium.
 test: tools lint
-	$(CARGO) test
+	$(CARGO) test --doc
+	$(CARGO) test --lib --bins
+	$(CARGO) test --test it
 
 lint:
 	$(CARGO) fmt --check
