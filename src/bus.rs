@@ -5,10 +5,12 @@
 pub mod memory;
 
 use crate::hub::HubError;
+use crate::hub::channel::Channel;
 use crate::model::channel::ChannelName;
 use crate::model::message::Message;
 use crate::model::position::Position;
 use futures_util::future::BoxFuture;
+use std::sync::Arc;
 
 pub use crate::model::position::IfMatch;
 
@@ -40,6 +42,19 @@ pub enum BusError {
     Down(String),
 }
 
+/// Channels that this instance follows; held until a session has joined them.
+#[derive(Debug)]
+pub struct Attached {
+    _channels: Vec<Arc<Channel>>,
+}
+
+impl Attached {
+    /// Holds on to open channels.
+    pub fn new(channels: Vec<Arc<Channel>>) -> Self {
+        Self { _channels: channels }
+    }
+}
+
 /// How instances share messages.
 pub trait Bus: Send + Sync + 'static {
     /// Publishes one message: gives it a position and brings it to every instance's hub.
@@ -47,6 +62,13 @@ pub trait Bus: Send + Sync + 'static {
     /// # Errors
     /// When the condition fails or the bus can't take it. Then nothing was published.
     fn publish(&self, message: Message, if_match: Option<IfMatch>) -> BoxFuture<'_, Result<Published, BusError>>;
+
+    /// Makes this instance follow the channels, so that sessions may join them: each one's log is current from then on
+    /// for as long as a session is on it, or the answer is held.
+    ///
+    /// # Errors
+    /// When the bus can't be asked, or the hub takes no more channels.
+    fn attach<'a>(&'a self, channels: &'a [ChannelName]) -> BoxFuture<'a, Result<Attached, BusError>>;
 
     /// Waits while `channel` moves faster than this instance's workers can pass on, a second at most: publishers of
     /// many messages call it between two, so that sessions that keep up never fall off the log's end.

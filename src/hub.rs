@@ -20,6 +20,7 @@ pub mod wheel;
 use crate::model::channel::ChannelName;
 use crate::model::message::Message;
 use crate::model::position::{IfMatch, Position};
+use crate::model::session::GapReason;
 use arc_swap::ArcSwap;
 use channel::Channel;
 use clock::Clock;
@@ -170,6 +171,57 @@ impl Hub {
         };
         self.mark(channel);
         Ok(position)
+    }
+
+    /// Appends a message at the position that the bus gave it, and marks it for its sessions. What is not after the
+    /// channel's last position, in its epoch, was there already and is passed over; whether it was appended.
+    pub fn append_at(&self, channel: &Channel, message: Message, position: Position) -> bool {
+        let now_us = self.clock.now_us();
+        {
+            let mut log = channel.log.lock();
+            if position.epoch != log.last().epoch || position.offset <= log.last().offset {
+                return false;
+            }
+            let before = Size::of(&log);
+            log.append(message, position, now_us, self.pressure());
+            self.account(before, Size::of(&log));
+            channel.moved_us.store(now_us, Ordering::Relaxed);
+        }
+        self.mark(channel);
+        true
+    }
+
+    /// Goes on after a stretch that the bus can't deliver: `last` is the position before what follows. Every session
+    /// that is on the channel hears of a gap.
+    pub fn skip_to(&self, channel: &Channel, last: Position, reason: GapReason) {
+        {
+            let mut log = channel.log.lock();
+            let before = Size::of(&log);
+            log.skip_to(last, reason);
+            self.account(before, Size::of(&log));
+        }
+        self.mark(channel);
+    }
+
+    /// Says where a channel starts that this instance begins to follow: everything up to `last` is not here. Only for
+    /// a channel that has no messages and no sessions yet.
+    pub fn start_at(&self, channel: &Channel, last: Position) {
+        channel.log.lock().start_at(last);
+    }
+
+    /// Channels that no session is on, and no one else holds: a bus may stop following them. `forget` says yes for
+    /// those that are then removed.
+    pub fn retire(&self, turn: usize, mut forget: impl FnMut(&Channel) -> bool) {
+        let mut partition = self.partitions[turn % PARTITIONS].lock();
+        partition.retain(|_, channel| {
+            let idle = Arc::strong_count(channel) == 1 && forget(channel);
+            if idle {
+                let log = channel.log.lock();
+                self.account(Size::of(&log), Size { bytes: 0, messages: 0 });
+                self.channels.fetch_sub(1, Ordering::Relaxed);
+            }
+            !idle
+        });
     }
 
     /// Adopts other limits.

@@ -2,7 +2,7 @@
 
 mod ids;
 
-use crate::bus::{Bus, BusError, IfMatch, Published};
+use crate::bus::{Attached, Bus, BusError, IfMatch, Published};
 use crate::hub::channel::Channel;
 use crate::hub::{Hub, Moved};
 use crate::model::channel::ChannelName;
@@ -60,6 +60,12 @@ impl MemoryBus {
 impl Bus for MemoryBus {
     fn publish(&self, message: Message, if_match: Option<IfMatch>) -> BoxFuture<'_, Result<Published, BusError>> {
         Box::pin(std::future::ready(self.publish_now(message, if_match)))
+    }
+
+    fn attach<'a>(&'a self, channels: &'a [ChannelName]) -> BoxFuture<'a, Result<Attached, BusError>> {
+        // The logs are here: a channel is current as soon as it is open.
+        let opened: Result<Vec<_>, _> = channels.iter().map(|channel| self.hub.open(channel)).collect();
+        Box::pin(std::future::ready(opened.map(Attached::new).map_err(BusError::from)))
     }
 
     fn paced<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, ()> {

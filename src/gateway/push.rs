@@ -40,7 +40,7 @@ impl Inner {
     ) -> Result<Answer, ClientError> {
         let protocol = request.extensions.get::<Protocol>().map(Protocol::as_str);
         if handshake::is_asked_for(request, protocol) {
-            return self.push_websocket(route, channels, request, protocol);
+            return self.push_websocket(route, channels, request, protocol).await;
         }
         match request.method {
             Method::OPTIONS => return Ok(cors::options().into()),
@@ -59,14 +59,14 @@ impl Inner {
         if request.method == Method::HEAD {
             return Ok(head_only(transport).into());
         }
-        let subscription = self.subscribe(channels, cursor.as_ref(), settings)?;
+        let subscription = self.subscribe(channels, cursor.as_ref(), settings).await?;
         match transport {
             Transport::LongPoll => Ok(self.long_poll(request, subscription, settings).await.into()),
             Transport::Sse | Transport::WebSocket => Ok(self.event_stream(subscription, settings)),
         }
     }
 
-    fn push_websocket(
+    async fn push_websocket(
         &self,
         route: &PushRoute,
         channels: &[ChannelName],
@@ -83,7 +83,7 @@ impl Inner {
         }
         let cursor = cursor(request, Transport::WebSocket)?;
         let setup = Setup {
-            subscription: self.subscribe(channels, cursor.as_ref(), settings)?,
+            subscription: self.subscribe(channels, cursor.as_ref(), settings).await?,
             shard: Rc::clone(&self.parts.shard),
             settings: Arc::clone(settings),
             policies: self.parts.policies.load_full(),
@@ -122,12 +122,14 @@ impl Inner {
         response
     }
 
-    fn subscribe(
+    async fn subscribe(
         &self,
         channels: &[ChannelName],
         cursor: Option<&Cursor>,
         settings: &PushSettings,
     ) -> Result<Subscription, ClientError> {
+        // Held over the join, so that none is forgotten in between.
+        let _attached = self.parts.bus.attach(channels).await?;
         Ok(self.parts.shard.subscribe(channels, cursor, settings.start)?)
     }
 }

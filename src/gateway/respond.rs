@@ -2,6 +2,7 @@
 
 mod upstream;
 
+use crate::bus::BusError;
 use crate::gateway::cors;
 use crate::hub::HubError;
 use crate::model::cursor::CursorError;
@@ -60,6 +61,9 @@ pub enum ClientError {
     /// The hub takes no more.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// The bus can't bring the channels.
+    #[error(transparent)]
+    Bus(#[from] BusError),
     /// The backend.
     #[error(transparent)]
     Upstream(UpstreamError),
@@ -84,7 +88,7 @@ impl ClientError {
             Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
             Self::Origin => StatusCode::FORBIDDEN,
             Self::Handshake(refused) => refused.problem.status(),
-            Self::Hub(HubError::TooManyChannels(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Hub(HubError::TooManyChannels(_)) | Self::Bus(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(error) => upstream::status(error),
             Self::Bridge(refused) => refused.status(),
             Self::NoUpgrade => StatusCode::UPGRADE_REQUIRED,
@@ -104,7 +108,7 @@ impl ClientError {
             | Self::Origin
             | Self::NoUpgrade
             | Self::Handshake(_) => Some(Refusal::BadSubscribe),
-            Self::Hub(_) => Some(Refusal::Subscriptions),
+            Self::Hub(_) | Self::Bus(_) => Some(Refusal::Subscriptions),
             Self::Upstream(_) | Self::Bridge(_) => None,
         }
     }
@@ -151,7 +155,7 @@ impl ClientError {
             Self::Request(_) => {
                 fields.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Self::Hub(_) => {
+            Self::Hub(_) | Self::Bus(_) => {
                 fields.insert(RETRY_AFTER, RETRY_AFTER_SECS.into());
             }
             _ => {}

@@ -85,6 +85,9 @@ pub struct Log {
     bytes: usize,
     last: Position,
     evicted_offset: u64,
+    /// Readers from before this sequence number missed what the bus lost, rather than being slow.
+    lost_before: u64,
+    lost: GapReason,
     latest: Option<Latest>,
     policy: Arc<ChannelPolicy>,
 }
@@ -107,6 +110,8 @@ impl Log {
             bytes: 0,
             last: Position { epoch, offset: 0 },
             evicted_offset: 0,
+            lost_before: 0,
+            lost: GapReason::Bus,
             latest: None,
             policy: Arc::default(),
         };
@@ -176,6 +181,37 @@ impl Log {
         }
         self.entries.push_back(entry);
         self.evict(now_us, pressure);
+    }
+
+    /// Goes on at another place after a stretch that can't be had: the log is emptied, and `last` becomes the position
+    /// before what follows (its epoch may be another one). Every reader that was there hears of a gap with `reason`.
+    pub fn skip_to(&mut self, last: Position, reason: GapReason) {
+        // One sequence number is left out, so that also a reader that was at the end falls off.
+        self.first = self.end() + 1;
+        self.entries.clear();
+        self.bytes = 0;
+        self.last = last;
+        self.evicted_offset = last.offset;
+        self.lost_before = self.first;
+        self.lost = reason;
+        if let SlowConsumer::Conflate(key) = &self.policy.slow_consumer {
+            self.latest = Some(Latest::new(key.clone(), last.offset));
+        }
+    }
+
+    /// Why a reader whose next entry was `next` has fallen off.
+    pub fn reason_of_fall(&self, next: u64) -> GapReason {
+        if next < self.lost_before { self.lost } else { GapReason::Slow }
+    }
+
+    /// Says that everything up to `last` is gone: for a log that starts in the middle of a channel's life.
+    pub fn start_at(&mut self, last: Position) {
+        debug_assert!(self.entries.is_empty());
+        self.last = last;
+        self.evicted_offset = last.offset;
+        if let SlowConsumer::Conflate(key) = &self.policy.slow_consumer {
+            self.latest = Some(Latest::new(key.clone(), last.offset));
+        }
     }
 
     /// Evicts what has grown too old.

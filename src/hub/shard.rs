@@ -207,7 +207,7 @@ impl Shard {
             for entry in mirror.entries.range(mirror.entries.len() - new as usize..) {
                 fanned_out(entry.published_us);
             }
-            if mirror.told < mirror.end() {
+            if mirror.told < mirror.end().max(mirror.first) {
                 mirror.told = mirror.end();
                 for key in &mirror.readers {
                     state.readers[*key as usize].wake();

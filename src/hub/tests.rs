@@ -206,6 +206,36 @@ fn channels_are_bounded() {
 }
 
 #[test]
+fn what_the_bus_lost_is_a_gap_for_everybody() {
+    let hub = hub(ChannelPolicy { slow_consumer: SlowConsumer::Close, ..ChannelPolicy::default() });
+    let shard = Shard::new(&hub, 0);
+    let channel = hub.open(&name("c")).expect("room");
+    let at = |epoch, offset| Position { epoch, offset };
+    let message = |text: &str| Message {
+        channel: name("c"),
+        id: None,
+        event: None,
+        data: Data::Text(text.into()),
+        cloudevent: None,
+    };
+    hub.start_at(&channel, at(1, 10));
+    let mut old = shard.subscribe(&[name("c")], Some(&Cursor::one(&name("c"), at(1, 9))), Start::Now).expect("room");
+    let mut current =
+        shard.subscribe(&[name("c")], Some(&Cursor::one(&name("c"), at(1, 10))), Start::Now).expect("room");
+    assert_eq!(read(&mut old), ["gap:evicted"]);
+    assert!(hub.append_at(&channel, message("11"), at(1, 11)));
+    assert!(!hub.append_at(&channel, message("11"), at(1, 11)), "it is there already");
+    pump(&shard);
+    assert_eq!(read(&mut current), ["11"]);
+    hub.skip_to(&channel, at(2, 4), GapReason::Bus);
+    pump(&shard);
+    assert_eq!((read(&mut old), read(&mut current)), (vec!["gap:bus".to_owned()], vec!["gap:bus".to_owned()]));
+    assert!(hub.append_at(&channel, message("5"), at(2, 5)));
+    pump(&shard);
+    assert_eq!((read(&mut old), read(&mut current)), (vec!["5".to_owned()], vec!["5".to_owned()]));
+}
+
+#[test]
 fn every_session_is_asked_to_end_after_what_is_there() {
     let hub = hub(ChannelPolicy::default());
     let shard = Shard::new(&hub, 0);

@@ -131,7 +131,9 @@ impl Subscription {
         let state = self.shard.state.borrow();
         state.readers[self.key as usize].reads.as_slice().iter().any(|read| {
             let mirror = &state.mirrors[read.mirror as usize];
-            mirror.policy.slow_consumer == SlowConsumer::Close && read.next < mirror.first
+            mirror.policy.slow_consumer == SlowConsumer::Close
+                && read.next < mirror.first
+                && mirror.channel.log.lock().reason_of_fall(read.next) == GapReason::Slow
         })
     }
 
@@ -249,7 +251,9 @@ fn next_of_backlog(reader: &mut Reader) -> Option<Arc<Entry>> {
 fn fall_off(reader: &mut Reader, index: usize, mirror: &Mirror) -> Delivery {
     let read: &mut Read = &mut reader.reads.as_mut_slice()[index];
     let missed = mirror.first - read.next;
+    let reason = mirror.channel.log.lock().reason_of_fall(read.next);
     let conflated = match mirror.policy.slow_consumer {
+        _ if reason != GapReason::Slow => None,
         SlowConsumer::Close => return Delivery::End(CloseReason::Slow),
         SlowConsumer::Gap => None,
         SlowConsumer::Conflate(_) => mirror.channel.log.lock().conflated(read.at),
@@ -257,7 +261,7 @@ fn fall_off(reader: &mut Reader, index: usize, mirror: &Mirror) -> Delivery {
     read.next = mirror.first;
     let Some(picked) = conflated else {
         read.at = mirror.before_first();
-        return Delivery::Gap(Gap { channels: vec![mirror.channel.name.clone()], reason: GapReason::Slow });
+        return Delivery::Gap(Gap { channels: vec![mirror.channel.name.clone()], reason });
     };
     // The log may have dropped more than the mirror by now: what the mirror still has comes from there.
     let before = mirror.before_first();
@@ -276,6 +280,6 @@ fn has_next(reader: &Reader, mirrors: &Slab<Mirror>) -> bool {
         || reader.backlog.is_some()
         || reader.reads.as_slice().iter().any(|read| {
             let mirror = &mirrors[read.mirror as usize];
-            read.gap.is_some() || read.next < mirror.end()
+            read.gap.is_some() || read.next < mirror.end() || read.next < mirror.first
         })
 }

@@ -68,6 +68,10 @@ impl FakeBus {
 }
 
 impl Bus for FakeBus {
+    fn attach<'a>(&'a self, _channels: &'a [ChannelName]) -> BoxFuture<'a, Result<crate::bus::Attached, BusError>> {
+        Box::pin(std::future::ready(Ok(crate::bus::Attached::new(Vec::new()))))
+    }
+
     fn publish(&self, message: Message, if_match: Option<IfMatch>) -> BoxFuture<'_, Result<Published, BusError>> {
         Box::pin(async move {
             let mut state = self.state.lock();

@@ -178,6 +178,10 @@ impl FakeBus {
 }
 
 impl Bus for FakeBus {
+    fn attach<'a>(&'a self, _channels: &'a [ChannelName]) -> BoxFuture<'a, Result<crate::bus::Attached, BusError>> {
+        Box::pin(std::future::ready(Ok(crate::bus::Attached::new(Vec::new()))))
+    }
+
     fn publish(&self, message: Message, _: Option<IfMatch>) -> BoxFuture<'_, Result<Published, BusError>> {
         Box::pin(async move {
             let state = *self.state.lock();
