@@ -40,7 +40,7 @@ struct TakeOver {
 #[derive(Default)]
 struct Shared {
     take_over: RefCell<Option<TakeOver>>,
-    /// Whether every byte that hyper wrote has gone out.
+    /// Whether some bytes that hyper wrote have not gone out yet.
     unflushed: Cell<bool>,
     watch: RefCell<HeadWatch>,
 }
@@ -77,7 +77,7 @@ async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>) -> Op
     })
     .await;
     let parts = connection.into_parts();
-    let mut io = parts.io.into_inner();
+    let io = parts.io.into_inner();
     match ended {
         None => {
             let unread = [parts.read_buf.as_ref(), io.unread.as_ref()].concat();
@@ -87,7 +87,7 @@ async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>) -> Op
             if let Err(error) = result {
                 note_failure(server, &error);
             }
-            let _ = poll_fn(|cx| Pin::new(&mut io.io).poll_shutdown(cx)).await;
+            io.io.close().await;
             None
         }
     }
@@ -164,14 +164,6 @@ struct Watched {
     shared: Rc<Shared>,
 }
 
-impl Watched {
-    fn note(&self, asked: usize, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        // hyper writes until all is gone, so that a write in full is the last one.
-        self.shared.unflushed.set(!matches!(&written, Poll::Ready(Ok(sent)) if *sent == asked));
-        written
-    }
-}
-
 impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -191,8 +183,8 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.io).poll_write(cx, buf);
-        this.note(buf.len(), written)
+        this.shared.unflushed.set(true);
+        Pin::new(&mut this.io).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -201,8 +193,8 @@ impl AsyncWrite for Watched {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
-        this.note(bufs.iter().map(|buf| buf.len()).sum(), written)
+        this.shared.unflushed.set(true);
+        Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -211,11 +203,10 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let flushed = Pin::new(&mut this.io).poll_flush(cx);
-        if flushed.is_pending() {
-            this.shared.unflushed.set(true);
-        }
-        flushed
+        ready!(Pin::new(&mut this.io).poll_flush(cx))?;
+        // hyper flushes when it has written all that it has; TLS has its own buffer, which may take longer.
+        this.shared.unflushed.set(false);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
