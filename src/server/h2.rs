@@ -33,6 +33,8 @@ const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// A connection without a stream is closed after this long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long an idle client has to answer that it heard of the close.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a stream's future leaves to be done.
 enum Next {
@@ -71,6 +73,7 @@ where
     };
     let mut streams = Streams::new();
     let mut idle = pin!(tokio::time::sleep(IDLE_TIMEOUT));
+    let mut said_goodbye = false;
     poll_fn(|cx| {
         if poll_connection(&server, &peer, &mut connection, &mut streams, cx).is_ready() {
             return Poll::Ready(());
@@ -78,8 +81,13 @@ where
         if !streams.is_empty() {
             idle.as_mut().reset(tokio::time::Instant::now() + IDLE_TIMEOUT);
         } else if idle.as_mut().poll(cx).is_ready() {
+            if said_goodbye {
+                // It does not answer the last ping.
+                return Poll::Ready(());
+            }
+            said_goodbye = true;
             connection.graceful_shutdown();
-            idle.as_mut().reset(tokio::time::Instant::now() + IDLE_TIMEOUT);
+            idle.as_mut().reset(tokio::time::Instant::now() + GOODBYE_TIMEOUT);
             cx.waker().wake_by_ref();
         }
         Poll::Pending
