@@ -6,3 +6,4 @@ mod proxy;
 mod push;
 mod support;
 mod tidy;
+mod tls;

@@ -158,17 +158,22 @@ pub async fn dial_tls(to: SocketAddr, alpn: &[u8], name: &str) -> TlsStream<TcpS
 
 /// TLS that takes any certificate, over a connection.
 pub async fn tls(tcp: TcpStream, alpn: &[u8], name: &str) -> TlsStream<TcpStream> {
-    let mut config =
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate))
-            .with_no_client_auth();
+    let mut config = any_certificate(rustls::DEFAULT_VERSIONS).with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     within("a handshake", connector.connect(name, tcp)).await.expect("a handshake")
+}
+
+/// The start of a client's TLS configuration that takes any certificate.
+pub fn any_certificate(
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
+    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_protocol_versions(versions)
+        .expect("versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate))
 }
 
 /// A request body that a client can send.
