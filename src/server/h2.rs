@@ -120,7 +120,8 @@ where
                 streams.push(Box::pin(answer(Rc::clone(server), Rc::clone(peer), request, respond)));
             }
             Some(Err(error)) => {
-                if !error.is_io() && !error.is_go_away() {
+                // What the client did wrong, not what it complains of.
+                if !error.is_io() && !error.is_remote() {
                     server.metrics.refused(Refusal::BadRequest);
                 }
                 tracing::debug!(%error, "connection failed");
