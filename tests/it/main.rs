@@ -2,6 +2,7 @@
 //! crate so that they link once.
 
 mod browser;
+mod limits;
 mod proxy;
 mod push;
 mod support;

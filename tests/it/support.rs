@@ -4,6 +4,7 @@ pub mod backend;
 pub mod browser;
 pub mod certificates;
 pub mod client;
+pub mod frames;
 pub mod metrics;
 pub mod program;
 pub mod proxy;

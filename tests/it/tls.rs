@@ -179,7 +179,8 @@ async fn certificate_files_that_do_not_fit_are_named() {
     let folder = certificates::folder(&["localhost", "other"]);
     let path = folder.path();
     std::fs::write(path.join("empty.crt"), "").expect("written");
-    std::fs::write(path.join("junk.key"), "-----BEGIN PRIVATE KEY-----\n!!\n-----END PRIVATE KEY-----\n").expect("written");
+    std::fs::write(path.join("junk.key"), "-----BEGIN PRIVATE KEY-----\n!!\n-----END PRIVATE KEY-----\n")
+        .expect("written");
     for (tls, named) in [
         ("certificates: [{ cert_file: missing.crt, key_file: localhost.key }]", &["missing.crt"][..]),
         ("certificates: [{ cert_file: localhost.crt, key_file: missing.key }]", &["missing.key"]),
@@ -188,7 +189,10 @@ async fn certificate_files_that_do_not_fit_are_named() {
         ("certificates: [{ cert_file: localhost.key, key_file: localhost.crt }]", &["localhost.key"]),
         ("certificates: [{ cert_file: localhost.crt, key_file: other.key }]", &["localhost.crt", "other.key"]),
         ("certificates: [{ cert_file: localhost.crt, key_file: localhost.key }], client_ca_file: no.crt", &["no.crt"]),
-        ("certificates: [{ cert_file: localhost.crt, key_file: localhost.key }], client_ca_file: empty.crt", &["empty.crt"]),
+        (
+            "certificates: [{ cert_file: localhost.crt, key_file: localhost.key }], client_ca_file: empty.crt",
+            &["empty.crt"],
+        ),
     ] {
         let (code, said) = Proxy::refuse(path, &config(tls));
         assert_eq!(code, Some(78), "{tls}: {said}");
@@ -207,7 +211,10 @@ async fn a_port_that_is_taken_and_a_broken_configuration_are_told_apart() {
         let listener = format!("listeners: [{{ name: busy, address: \"{address}\" }}]\n{ROUTES}");
         let (code, said) = Proxy::refuse(folder.path(), &listener);
         assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains("listener busy") && said.contains(&address) && said.contains("another process"), "{said}");
+        assert!(
+            said.contains("listener busy") && said.contains(&address) && said.contains("another process"),
+            "{said}"
+        );
         let publish = format!("{ROUTES}\npublish: {{ address: \"{address}\" }}\n");
         let (code, said) = Proxy::refuse(folder.path(), &publish);
         assert!(code == Some(1) && said.contains("publish") && said.contains(&address), "{said}");

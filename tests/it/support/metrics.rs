@@ -16,7 +16,7 @@ pub async fn value(proxy: &Proxy, metric: &str) -> f64 {
 #[track_caller]
 pub fn reaches(proxy: &Proxy, metric: &str, expected: f64) -> impl Future<Output = ()> {
     let caller = std::panic::Location::caller();
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(20);
     async move {
         loop {
             let now = value(proxy, metric).await;
