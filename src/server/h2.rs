@@ -218,16 +218,20 @@ async fn send(
             })?
             .into_data()
         {
-            Ok(data) => send_data(&mut stream, data, body.is_end_stream()).await?,
+            Ok(data) => {
+                // Asked once: the end may become known while the data waits for room.
+                let last = body.is_end_stream();
+                send_data(&mut stream, data, last).await?;
+                if last {
+                    return Ok(());
+                }
+            }
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
                     stream.send_trailers(trailers)?;
                 }
                 return Ok(());
             }
-        }
-        if body.is_end_stream() {
-            return Ok(());
         }
     }
     stream.send_data(Bytes::new(), true)?;
@@ -262,8 +266,12 @@ async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, last: bool) 
         let part = data.split_to(capacity.min(data.len()));
         let end = last && data.is_empty();
         stream.send_data(part, end)?;
+        if end {
+            return Ok(());
+        }
     }
-    Ok(())
+    // The end came in an empty piece.
+    if last { stream.send_data(Bytes::new(), true) } else { Ok(()) }
 }
 
 /// Fields that HTTP/2 forbids (RFC 9113 §8.2.2).
