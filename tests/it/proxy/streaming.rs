@@ -24,6 +24,9 @@ fn upload(to: SocketAddr, path: &str, fields: &[(&str, &str)], body: AnyBody) ->
     request("POST", to, path, fields, "").map(|_| body)
 }
 
+/// How the proxy speaks to the backend.
+const UPSTREAMS: [&str; 2] = ["", ", protocol: h2"];
+
 /// A proxy with a cleartext and a TLS listener in front of `backend`.
 fn both_listeners(backend: &Backend, upstream: &str) -> Proxy {
     let folder = crate::support::certificates::folder(&["localhost"]);
@@ -45,18 +48,20 @@ async fn an_answer_passes_piece_by_piece() {
     })
     .await;
     let handed = Arc::new(Mutex::new(handed));
-    let proxy = both_listeners(&backend, "");
-    for (version, listener) in ALL {
-        let to = proxy.address(listener);
-        let mut stream = Stream::of(open(version, to, get(to, "/", &[])).await);
-        let pieces = handed.lock().await.recv().await.expect("a request");
-        for n in 0..3 {
-            // The next piece is written only when the one before was seen.
-            pieces.send(data(&format!("data: {n}\n\n"))).await.expect("the body is read");
-            assert_eq!(stream.until("\n\n").await, format!("data: {n}\n\n"), "{version:?}");
+    for upstream in UPSTREAMS {
+        let proxy = both_listeners(&backend, upstream);
+        for (version, listener) in ALL {
+            let to = proxy.address(listener);
+            let mut stream = Stream::of(open(version, to, get(to, "/", &[])).await);
+            let pieces = handed.lock().await.recv().await.expect("a request");
+            for n in 0..3 {
+                // The next piece is written only when the one before was seen.
+                pieces.send(data(&format!("data: {n}\n\n"))).await.expect("the body is read");
+                assert_eq!(stream.until("\n\n").await, format!("data: {n}\n\n"), "{version:?}");
+            }
+            drop(pieces);
+            assert_eq!(stream.rest().await, "");
         }
-        drop(pieces);
-        assert_eq!(stream.rest().await, "");
     }
 }
 
@@ -68,7 +73,9 @@ async fn a_request_passes_piece_by_piece() {
         async move {
             let mut body = request.into_body();
             while let Some(Ok(frame)) = body.frame().await {
-                if let Ok(piece) = frame.into_data() {
+                if let Ok(piece) = frame.into_data()
+                    && !piece.is_empty()
+                {
                     hand.send(piece).expect("the test listens");
                 }
             }
@@ -76,18 +83,20 @@ async fn a_request_passes_piece_by_piece() {
         }
     })
     .await;
-    let proxy = both_listeners(&backend, "");
-    for (version, listener) in ALL {
-        let to = proxy.address(listener);
-        let (pieces, body) = piecewise();
-        let answered = tokio::spawn(send(version, to, upload(to, "/", &[], body)));
-        for n in 0..3 {
-            pieces.send(data(&format!("piece {n}"))).await.expect("the body is read");
-            let piece = within("a piece", handed.recv()).await.expect("a piece");
-            assert_eq!(piece, format!("piece {n}"), "{version:?}");
+    for upstream in UPSTREAMS {
+        let proxy = both_listeners(&backend, upstream);
+        for (version, listener) in ALL {
+            let to = proxy.address(listener);
+            let (pieces, body) = piecewise();
+            let answered = tokio::spawn(send(version, to, upload(to, "/", &[], body)));
+            for n in 0..3 {
+                pieces.send(data(&format!("piece {n}"))).await.expect("the body is read");
+                let piece = within("a piece", handed.recv()).await.expect("a piece");
+                assert_eq!(piece, format!("piece {n}"), "{version:?}");
+            }
+            drop(pieces);
+            assert_eq!(answered.await.expect("no panic").text(), "done");
         }
-        drop(pieces);
-        assert_eq!(answered.await.expect("no panic").text(), "done");
     }
 }
 
@@ -106,20 +115,22 @@ async fn trailers_pass_both_ways() {
         Response::builder().header("trailer", "x-sum").body(body).expect("a response")
     })
     .await;
-    let proxy = both_listeners(&backend, "");
-    for (version, listener) in ALL {
-        let to = proxy.address(listener);
-        let (pieces, body) = piecewise();
-        let fields = [("te", "trailers"), ("trailer", "x-sum")];
-        let answered = tokio::spawn(send(version, to, upload(to, "/", &fields, body)));
-        pieces.send(data("up")).await.expect("read");
-        let mut trailers = HeaderMap::new();
-        trailers.insert("x-sum", "42".parse().expect("a value"));
-        pieces.send(Ok(Frame::trailers(trailers))).await.expect("read");
-        drop(pieces);
-        let answer = answered.await.expect("no panic");
-        let got = answer.trailers.as_ref().and_then(|trailers| trailers.get("x-sum")).cloned();
-        assert_eq!(got.as_ref().map(|sum| sum.as_bytes()), Some(&b"42"[..]), "{version:?}");
+    for upstream in UPSTREAMS {
+        let proxy = both_listeners(&backend, upstream);
+        for (version, listener) in ALL {
+            let to = proxy.address(listener);
+            let (pieces, body) = piecewise();
+            let fields = [("te", "trailers"), ("trailer", "x-sum")];
+            let answered = tokio::spawn(send(version, to, upload(to, "/", &fields, body)));
+            pieces.send(data("up")).await.expect("read");
+            let mut trailers = HeaderMap::new();
+            trailers.insert("x-sum", "42".parse().expect("a value"));
+            pieces.send(Ok(Frame::trailers(trailers))).await.expect("read");
+            drop(pieces);
+            let answer = answered.await.expect("no panic");
+            let got = answer.trailers.as_ref().and_then(|trailers| trailers.get("x-sum")).cloned();
+            assert_eq!(got.as_ref().map(|sum| sum.as_bytes()), Some(&b"42"[..]), "{version:?}");
+        }
     }
 }
 
@@ -130,12 +141,14 @@ async fn large_bodies_pass_whole_both_ways() {
         answer(200, &[], bytes)
     })
     .await;
-    let proxy = both_listeners(&backend, "");
-    let sent: Bytes = (0..5_000_000_u32).map(|at| (at % 251) as u8).collect::<Vec<_>>().into();
-    for (version, listener) in ALL {
-        let to = proxy.address(listener);
-        let answer = send(version, to, upload(to, "/", &[], full(sent.clone()))).await;
-        assert!(answer.status == 200 && answer.body == sent, "{version:?}: {} bytes", answer.body.len());
+    for upstream in UPSTREAMS {
+        let proxy = both_listeners(&backend, upstream);
+        let sent: Bytes = (0..5_000_000_u32).map(|at| (at % 251) as u8).collect::<Vec<_>>().into();
+        for (version, listener) in ALL {
+            let to = proxy.address(listener);
+            let answer = send(version, to, upload(to, "/", &[], full(sent.clone()))).await;
+            assert!(answer.status == 200 && answer.body == sent, "{version:?}: {} bytes", answer.body.len());
+        }
     }
 }
 
@@ -176,15 +189,17 @@ async fn a_client_that_goes_cancels_the_backends_request() {
         async move { Response::new(body) }
     })
     .await;
-    let proxy = both_listeners(&backend, "");
-    for (version, listener) in ALL {
-        let to = proxy.address(listener);
-        let mut stream = Stream::of(open(version, to, get(to, "/", &[])).await);
-        let pieces = handed.recv().await.expect("a request");
-        pieces.send(data("x")).await.expect("read");
-        stream.until("x").await;
-        drop(stream);
-        within("the backend to see it", pieces.closed()).await;
+    for upstream in UPSTREAMS {
+        let proxy = both_listeners(&backend, upstream);
+        for (version, listener) in ALL {
+            let to = proxy.address(listener);
+            let mut stream = Stream::of(open(version, to, get(to, "/", &[])).await);
+            let pieces = handed.recv().await.expect("a request");
+            pieces.send(data("x")).await.expect("read");
+            stream.until("x").await;
+            drop(stream);
+            within("the backend to see it", pieces.closed()).await;
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -47,7 +47,7 @@ impl Backend {
         Self { address, connections, task }
     }
 
-    /// Answers each request with `answer`, over HTTP/1.1 with upgrades.
+    /// Answers each request with `answer`, over HTTP/1.1 with upgrades or HTTP/2, as the first bytes say.
     pub async fn http<F, Fut>(answer: F) -> Self
     where
         F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
@@ -60,10 +60,14 @@ impl Backend {
                     let answering = answer(request);
                     async move { Ok::<_, Infallible>(answering.await) }
                 });
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(tcp), service)
-                    .with_upgrades();
-                let _ = connection.await;
+                let mut start = [0; 3];
+                if tcp.peek(&mut start).await.is_ok_and(|len| start[..len] == *b"PRI") {
+                    let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    let _ = server.serve_connection(TokioIo::new(tcp), service).await;
+                } else {
+                    let server = hyper::server::conn::http1::Builder::new();
+                    let _ = server.serve_connection(TokioIo::new(tcp), service).with_upgrades().await;
+                }
             }
         })
         .await
