@@ -43,6 +43,15 @@ struct Shared {
     /// Whether some bytes that hyper wrote have not gone out yet.
     unflushed: Cell<bool>,
     watch: RefCell<HeadWatch>,
+    /// The version of the latest request; none yet.
+    version: Cell<Option<http::Version>>,
+}
+
+impl Shared {
+    /// Whether a client that was answered has not asked for more.
+    fn is_idle(&self) -> bool {
+        self.version.get().is_some() && self.watch.borrow().is_between_requests()
+    }
 }
 
 /// Serves requests until the connection ends or a session takes it over; that runs in a (small) task of its own, so
@@ -84,17 +93,27 @@ async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>) -> Op
             shared.take_over.take().map(|take_over| (take_over, io.io, unread.into()))
         }
         Some(result) => {
-            if let Err(error) = result {
-                note_failure(server, &error);
+            let Err(error) = result else {
+                io.io.close().await;
+                return None;
+            };
+            note_failure(server, &shared, &error);
+            // A body that broke off must not look whole to a client that knows its end by the close alone.
+            let by_close = shared.version.get().is_some_and(|version| version < http::Version::HTTP_11);
+            if error.is_user() && by_close {
+                io.io.reset()
+            } else {
+                io.io.close().await
             }
-            io.io.close().await;
             None
         }
     }
 }
 
-fn note_failure(server: &Server, error: &hyper::Error) {
-    if error.is_timeout() {
+fn note_failure(server: &Server, shared: &Shared, error: &hyper::Error) {
+    if error.is_timeout() && shared.is_idle() {
+        // That it kept the connection for more requests is no fault.
+    } else if error.is_timeout() {
         server.metrics.refused(Refusal::HeaderTimeout);
     } else if error.is_parse() {
         server.metrics.refused(Refusal::BadRequest);
@@ -137,11 +156,12 @@ impl hyper::service::Service<http::Request<Incoming>> for Service {
     type Future = LocalBoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        if self.shared.watch.borrow_mut().take_conflict() {
+        if self.shared.watch.borrow_mut().next_is_ambiguous() {
             self.server.metrics.refused(Refusal::BadRequest);
             return Box::pin(std::future::ready(Ok(problem::ambiguous_framing())));
         }
         let version = request.version();
+        self.shared.version.set(Some(version));
         let shared = Rc::clone(&self.shared);
         let answer = self.server.handler.handle(request.map(Body::from), Rc::clone(&self.peer));
         Box::pin(async move {

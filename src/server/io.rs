@@ -33,6 +33,16 @@ impl Io {
         // Whatever goes wrong now, the connection is gone.
         let _ = tokio::time::timeout(LINGER_TIMEOUT, closing).await;
     }
+
+    /// Breaks the connection off: the client sees a reset (on TLS also no goodbye), not an end.
+    pub fn reset(self) {
+        let tcp = match &self {
+            Io::Tcp(tcp) => tcp,
+            Io::Tls(tls) => tls.get_ref().0,
+        };
+        // Without it the close is an ordinary one.
+        let _ = tcp.set_zero_linger();
+    }
 }
 
 impl AsyncRead for Io {

@@ -185,7 +185,8 @@ async fn frames_sent_ahead_of_the_101_are_heard() {
         let mut io = connect(&proxy, listener).await;
         let mut ahead = b"GET /events/t HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".to_vec();
         // A masked ping with the payload "ping", and a masked close with 1000; the mask is zero.
-        ahead.extend_from_slice(b"\x89\x84\0\0\0\0ping\x88\x82\0\0\0\0\x03\xe8");
+        // Between them a pong whose bytes would make a bad request line.
+        ahead.extend_from_slice(b"\x89\x84\0\0\0\0ping\x8a\x83\0\0\0\0#\r\n\x88\x82\0\0\0\0\x03\xe8");
         io.write_all(&ahead).await.expect("written");
         let rest = read_rest(&mut io).await;
         let end = rest.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
