@@ -5,8 +5,8 @@ mod streaming;
 mod take_over;
 mod tunnel;
 
-use crate::support::backend::{Backend, answer, full};
-use crate::support::client::{Answer, Http, get, open, post, raw, request, send};
+use crate::support::backend::{Backend, answer, full, piecewise};
+use crate::support::client::{Answer, Http, dial, get, open, post, raw, request, send, within};
 use crate::support::proxy::Proxy;
 use http_body_util::BodyExt as _;
 use std::net::SocketAddr;
@@ -299,6 +299,46 @@ async fn a_body_that_the_backend_breaks_off_has_no_clean_end() {
     }
     let text = raw(to, b"GET /chunked HTTP/1.1\r\nHost: a\r\n\r\n", "").await;
     assert!(text.contains("hello") && !text.ends_with("0\r\n\r\n"), "{text}");
+    // An HTTP/1.0 client knows the end by the close alone, so it must not be an ordinary one.
+    let mut tcp = dial(to).await;
+    tcp.write_all(b"GET /chunked HTTP/1.0\r\n\r\n").await.expect("written");
+    let ended = within("the end", tcp.read_to_end(&mut Vec::new())).await;
+    assert!(ended.is_err(), "a clean end");
+}
+
+#[tokio::test]
+async fn old_and_odd_clients_are_understood() {
+    let (hand, mut handed) = tokio::sync::mpsc::unbounded_channel();
+    let backend = Backend::http(move |request| {
+        let (pieces, body) = piecewise();
+        hand.send((request.uri().to_string(), pieces)).expect("the test listens");
+        async move { http::Response::new(body) }
+    })
+    .await;
+    let proxy = Proxy::start(&backend.config(""));
+    let to = proxy.address("http");
+    for (request, target) in [
+        ("GET /old HTTP/1.0\r\n\r\n", "/old"),
+        ("GET http://A.example:80/absolute?q HTTP/1.0\r\nHost: a.example\r\n\r\n", "/absolute?q"),
+        ("\r\n\r\nGET /late HTTP/1.0\r\n\r\n", "/late"),
+        ("GET /upper HTTP/1.0\r\nHOST: a\r\nTE:trailers\r\nX-Empty:\r\nX-Tab:\t1\t\r\n\r\n", "/upper"),
+    ] {
+        let reading = tokio::spawn(async move { raw(to, request.as_bytes(), "").await });
+        let (seen, pieces) = within("a request", handed.recv()).await.expect("a request");
+        assert_eq!(seen, target);
+        for piece in ["one ", "two"] {
+            pieces.send(Ok(hyper::body::Frame::data(piece.into()))).await.expect("read");
+        }
+        drop(pieces);
+        let text = reading.await.expect("no panic");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with("HTTP/1.0 200 OK") || head.starts_with("HTTP/1.1 200 OK"), "{head}");
+        assert!(!head.contains("transfer-encoding"), "{head}");
+        assert_eq!(body, "one two");
+    }
+    // Asking for the server itself is asking for no route.
+    let text = raw(to, b"OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "").await;
+    assert!(text.starts_with("HTTP/1.1 404 "), "{text}");
 }
 
 #[tokio::test]

@@ -302,3 +302,44 @@ async fn the_answer_to_an_unwanted_upload_is_not_lost_in_a_reset() {
     within("an answer", tcp.read_to_string(&mut text)).await.expect("no reset");
     assert!(text.starts_with("HTTP/1.1 413 ") && text.ends_with("large"), "{text}");
 }
+
+#[tokio::test]
+async fn bodies_that_break_off_have_no_clean_end() {
+    let (hand, mut handed) = mpsc::unbounded_channel();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let backend = Backend::http(move |request: Request<Incoming>| {
+        let tell = tell.clone();
+        let (pieces, body) = piecewise();
+        hand.send(pieces).expect("the test listens");
+        tokio::spawn(async move {
+            let whole = request.into_body().collect().await.is_ok();
+            tell.send(whole).expect("the test listens");
+        });
+        async move { Response::new(body) }
+    })
+    .await;
+    for upstream in UPSTREAMS {
+        let proxy = both_listeners(&backend, upstream);
+        for (version, listener) in ALL {
+            let to = proxy.address(listener);
+            // The backend's body breaks.
+            let mut body = open(version, to, get(to, "/", &[])).await.into_body();
+            assert_eq!(within("the request's end", told.recv()).await, Some(true));
+            let pieces = handed.recv().await.expect("a request");
+            pieces.send(data("half")).await.expect("read");
+            let half = within("half", body.frame()).await.expect("a frame").expect("data");
+            assert_eq!(half.data_ref().map(|data| &data[..]), Some(&b"half"[..]));
+            pieces.send(Err(std::io::ErrorKind::Other.into())).await.expect("read");
+            let rest = within("the body's end", body.collect()).await;
+            assert!(rest.is_err(), "{version:?} {upstream}: a clean end");
+            // The client's body breaks.
+            let (up, body) = piecewise();
+            let sending = tokio::spawn(open(version, to, upload(to, "/", &[], body)));
+            up.send(data("half")).await.expect("read");
+            let _response = sending.await.expect("no panic");
+            let _pieces = handed.recv().await.expect("a request");
+            up.send(Err(std::io::ErrorKind::Other.into())).await.expect("read");
+            assert_eq!(within("the request's end", told.recv()).await, Some(false), "{version:?} {upstream}");
+        }
+    }
+}
