@@ -40,6 +40,10 @@ impl Inner {
     ) -> Result<Answer, ClientError> {
         let protocol = request.extensions.get::<Protocol>().map(Protocol::as_str);
         if handshake::is_asked_for(request, protocol) {
+            // Its bytes would be taken for the first frames.
+            if !body.is_end_stream() {
+                return Err(ClientError::BodyOnPush);
+            }
             return self.push_websocket(route, channels, request, protocol).await;
         }
         match request.method {

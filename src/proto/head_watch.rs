@@ -12,15 +12,17 @@
 //!
 //! It follows the framing of bodies, so text in a body that looks like a head is never taken for one. It *over-reports*
 //! only what no sane client sends: a line over 64 KiB, a `Content-Length` or chunk size that is no number, a bare LF
-//! in a chunk size or trailer. It *under-reports* nothing as long as it is fed every byte, in order, and only as long
-//! as the connection speaks HTTP/1.x: after a switch of protocols feed it no more. A report is about the connection,
-//! not about one of several pipelined requests: the answer is 400 and close. It does not check what the HTTP machine
-//! refuses by itself (spaces around names, other transfer codings, unequal lengths).
+//! in a chunk size or trailer. It *under-reports* nothing as long as it is fed every byte, in order. A report is about
+//! a request and all behind it; those before it are sound. So what a client sends ahead of a switch of protocols does
+//! no harm: it looks like a request that never comes. The answer is 400 and close. It does not check what the HTTP
+//! machine refuses by itself (spaces around names, other transfer codings, unequal lengths).
 
 use memchr::memchr;
 
 /// A line that is not complete yet may keep so much.
 const LINE_BYTES_MAX: usize = 64 * 1024;
+/// No chunk is that large, and the CRLF behind it still counts.
+const CHUNK_BYTES_MAX: u64 = u64::MAX - 2;
 /// So much of it stays allocated for the next one.
 const LINE_BYTES_KEPT: usize = 256;
 
@@ -30,7 +32,12 @@ pub struct HeadWatch {
     state: State,
     head: Head,
     line: Vec<u8>,
-    conflict: bool,
+    /// Request lines that were seen.
+    begun: u64,
+    /// Requests that were asked about.
+    asked: u64,
+    /// The first ambiguous one, counted from 1.
+    conflict: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,9 +80,21 @@ impl HeadWatch {
         }
     }
 
-    /// Whether there was such a head since the last call.
-    pub fn take_conflict(&mut self) -> bool {
-        std::mem::take(&mut self.conflict)
+    /// Whether the last request has come whole, and nothing of another.
+    pub fn is_between_requests(&self) -> bool {
+        self.state == State::Start && self.line.is_empty()
+    }
+
+    /// Whether the next request, or one before it, was ambiguous. To be asked once for each, in their order.
+    pub fn next_is_ambiguous(&mut self) -> bool {
+        self.asked += 1;
+        self.conflict.is_some_and(|first| first <= self.asked)
+    }
+
+    /// Notes that the request whose bytes are seen is ambiguous.
+    fn note(&mut self) {
+        let ahead = u64::from(self.state == State::Start);
+        self.conflict.get_or_insert(self.begun + ahead);
     }
 
     fn see_line(&mut self, bytes: &mut &[u8]) {
@@ -112,14 +131,17 @@ impl HeadWatch {
             State::Start => {
                 self.head = Head::default();
                 self.state = State::Fields;
-                self.conflict |= memchr(b'\r', text).is_some() || memchr(b'#', text).is_some();
+                self.begun += 1;
+                if memchr(b'\r', text).is_some() || memchr(b'#', text).is_some() {
+                    self.note();
+                }
             }
             State::Fields if text.is_empty() => self.body_begins(),
             State::Fields => self.field(text),
             State::ChunkSize => match chunk_size(text).filter(|_| crlf) {
                 Some(0) => self.state = State::Trailers,
-                Some(size) => self.state = size.checked_add(2).map_or(State::Lost, State::ChunkData),
-                None => self.lose(),
+                Some(size @ ..=CHUNK_BYTES_MAX) => self.state = State::ChunkData(size + 2),
+                Some(_) | None => self.lose(),
             },
             State::Trailers if !crlf => self.lose(),
             State::Trailers if text.is_empty() => self.state = State::Start,
@@ -129,15 +151,18 @@ impl HeadWatch {
 
     fn field(&mut self, line: &[u8]) {
         // A bare CR (RFC 9112 §2.2) and a folded line (§5.2) are read differently by different parsers.
-        self.conflict |= matches!(line[0], b' ' | b'\t') || memchr(b'\r', line).is_some();
-        if let Some(value) = named(line, b"content-length") {
-            self.conflict |= self.head.length.is_some() || self.head.chunked;
+        let odd = matches!(line[0], b' ' | b'\t') || memchr(b'\r', line).is_some();
+        let length = named(line, b"content-length");
+        let is_framing = length.is_some() || named(line, b"transfer-encoding").is_some();
+        if odd || (is_framing && (self.head.length.is_some() || self.head.chunked)) {
+            self.note();
+        }
+        if let Some(value) = length {
             match decimal(value) {
                 Some(length) => self.head.length = Some(length),
                 None => self.lose(),
             }
-        } else if named(line, b"transfer-encoding").is_some() {
-            self.conflict |= self.head.length.is_some() || self.head.chunked;
+        } else if is_framing {
             self.head.chunked = true;
         }
     }
@@ -151,8 +176,8 @@ impl HeadWatch {
     }
 
     fn lose(&mut self) {
+        self.note();
         self.state = State::Lost;
-        self.conflict = true;
         self.line = Vec::new();
     }
 }
@@ -193,11 +218,10 @@ mod tests {
     fn check(bytes: &str, expected: bool) {
         let mut whole = HeadWatch::default();
         whole.see(bytes.as_bytes());
-        assert_eq!(whole.take_conflict(), expected, "whole: {bytes:?}");
+        assert_eq!(whole.conflict.is_some(), expected, "whole: {bytes:?}");
         let mut split = HeadWatch::default();
         bytes.as_bytes().chunks(1).for_each(|byte| split.see(byte));
-        assert_eq!(split.take_conflict(), expected, "byte by byte: {bytes:?}");
-        assert!(!split.take_conflict(), "taken");
+        assert_eq!(split.conflict.is_some(), expected, "byte by byte: {bytes:?}");
     }
 
     #[test]
@@ -235,12 +259,27 @@ mod tests {
     }
 
     #[test]
+    fn requests_before_an_ambiguous_one_are_sound() {
+        let sound = "POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\nx";
+        for bad in ["GET /a#b HTTP/1.1\r\n\r\n", "\u{1}#\n\n"] {
+            let mut watch = HeadWatch::default();
+            watch.see(format!("{sound}{sound}{bad}{sound}").as_bytes());
+            assert_eq!([(); 4].map(|()| watch.next_is_ambiguous()), [false, false, true, true], "{bad:?}");
+        }
+        let mut watch = HeadWatch::default();
+        watch.see(format!("{sound}POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n!").as_bytes());
+        assert_eq!([(); 2].map(|()| watch.next_is_ambiguous()), [false, false]);
+        watch.see(b"\n");
+        assert!(watch.next_is_ambiguous());
+    }
+
+    #[test]
     fn a_line_without_end_is_bounded() {
         let mut watch = HeadWatch::default();
         for _ in 0..100 {
             watch.see(&[b'a'; 1024]);
         }
-        assert!(watch.take_conflict());
+        assert!(watch.next_is_ambiguous());
         assert_eq!(watch.line.capacity(), 0);
     }
 
@@ -257,7 +296,7 @@ mod tests {
                 split.see(&bytes.as_bytes()[pair[0]..pair[1]]);
             }
             prop_assert_eq!(whole.state, split.state);
-            prop_assert_eq!(whole.take_conflict(), split.take_conflict());
+            prop_assert_eq!(whole.conflict.is_some(), split.conflict.is_some());
         }
 
         #[test]
@@ -280,7 +319,7 @@ mod tests {
                 let expected = lengths.len() + codings.len() > 1
                     || lengths.iter().any(|value| decimal(value).is_none())
                     || target.contains('#');
-                prop_assert_eq!(watch.take_conflict(), expected, "{:?}", bytes);
+                prop_assert_eq!(watch.conflict.is_some(), expected, "{:?}", bytes);
             }
         }
 
@@ -305,10 +344,10 @@ mod tests {
             }
             let mut watch = HeadWatch::default();
             watch.see(&bytes);
-            prop_assert!(!watch.take_conflict());
+            prop_assert!(!watch.conflict.is_some());
             prop_assert_eq!(watch.state, State::Start);
             watch.see(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n");
-            prop_assert!(watch.take_conflict());
+            prop_assert!(watch.conflict.is_some());
         }
     }
 }

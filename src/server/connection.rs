@@ -14,12 +14,16 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 /// The first bytes of an HTTP/2 connection with prior knowledge (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long a connection that gets no place may take to hear so.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What every connection of a worker shares.
 pub struct Server {
@@ -56,8 +60,9 @@ pub(in crate::server) async fn serve(server: Rc<Server>, endpoint: Rc<Endpoint>,
             let Ok(Ok(tls)) = handshake else { return server.metrics.refused(Refusal::TlsHandshake) };
             let (_, session) = tls.get_ref();
             peer.tls = Some(TlsPeer { server_name: session.server_name().map(str::to_owned) });
-            let protocol = match session.alpn_protocol() {
-                Some(b"h2") => Protocol::H2,
+            let protocol = match (session.alpn_protocol(), &*endpoint.settings.protocols.0) {
+                // A client that names no protocol speaks the only one that there is (prior knowledge).
+                (Some(b"h2"), _) | (None, [Protocol::H2]) => Protocol::H2,
                 _ => Protocol::Http1,
             };
             (Io::Tls(Box::new(tls)), Bytes::new(), protocol)
@@ -114,13 +119,15 @@ async fn admit(server: &Server, endpoint: &Endpoint, tcp: &mut TcpStream, from: 
     };
     server.metrics.refused(reason);
     if endpoint.tls.is_none() {
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), async {
-            // Reading the request first keeps the close from discarding the answer.
-            let _ = tcp.read(&mut [0; 1024]).await;
-            let _ = tcp.write_all(refusal(status, detail).as_bytes()).await;
-            let _ = tcp.shutdown().await;
-        })
-        .await;
+        let refusing = async {
+            tcp.read(&mut [0; 1024]).await?;
+            tcp.write_all(refusal(status, detail).as_bytes()).await?;
+            tcp.shutdown().await?;
+            // Reading all of the request keeps the close from discarding the answer.
+            while tcp.read(&mut [0; 1024]).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refusing).await;
     }
     None
 }

@@ -40,9 +40,18 @@ struct TakeOver {
 #[derive(Default)]
 struct Shared {
     take_over: RefCell<Option<TakeOver>>,
-    /// Whether every byte that hyper wrote has gone out.
+    /// Whether some bytes that hyper wrote have not gone out yet.
     unflushed: Cell<bool>,
     watch: RefCell<HeadWatch>,
+    /// The version of the latest request; none yet.
+    version: Cell<Option<http::Version>>,
+}
+
+impl Shared {
+    /// Whether a client that was answered has not asked for more.
+    fn is_idle(&self) -> bool {
+        self.version.get().is_some() && self.watch.borrow().is_between_requests()
+    }
 }
 
 /// Serves requests until the connection ends or a session takes it over; that runs in a (small) task of its own, so
@@ -77,24 +86,34 @@ async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>) -> Op
     })
     .await;
     let parts = connection.into_parts();
-    let mut io = parts.io.into_inner();
+    let io = parts.io.into_inner();
     match ended {
         None => {
             let unread = [parts.read_buf.as_ref(), io.unread.as_ref()].concat();
             shared.take_over.take().map(|take_over| (take_over, io.io, unread.into()))
         }
         Some(result) => {
-            if let Err(error) = result {
-                note_failure(server, &error);
+            let Err(error) = result else {
+                io.io.close().await;
+                return None;
+            };
+            note_failure(server, &shared, &error);
+            // A body that broke off must not look whole to a client that knows its end by the close alone.
+            let by_close = shared.version.get().is_some_and(|version| version < http::Version::HTTP_11);
+            if error.is_user() && by_close {
+                io.io.reset()
+            } else {
+                io.io.close().await
             }
-            let _ = poll_fn(|cx| Pin::new(&mut io.io).poll_shutdown(cx)).await;
             None
         }
     }
 }
 
-fn note_failure(server: &Server, error: &hyper::Error) {
-    if error.is_timeout() {
+fn note_failure(server: &Server, shared: &Shared, error: &hyper::Error) {
+    if error.is_timeout() && shared.is_idle() {
+        // That it kept the connection for more requests is no fault.
+    } else if error.is_timeout() {
         server.metrics.refused(Refusal::HeaderTimeout);
     } else if error.is_parse() {
         server.metrics.refused(Refusal::BadRequest);
@@ -137,11 +156,12 @@ impl hyper::service::Service<http::Request<Incoming>> for Service {
     type Future = LocalBoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        if self.shared.watch.borrow_mut().take_conflict() {
+        if self.shared.watch.borrow_mut().next_is_ambiguous() {
             self.server.metrics.refused(Refusal::BadRequest);
             return Box::pin(std::future::ready(Ok(problem::ambiguous_framing())));
         }
         let version = request.version();
+        self.shared.version.set(Some(version));
         let shared = Rc::clone(&self.shared);
         let answer = self.server.handler.handle(request.map(Body::from), Rc::clone(&self.peer));
         Box::pin(async move {
@@ -164,14 +184,6 @@ struct Watched {
     shared: Rc<Shared>,
 }
 
-impl Watched {
-    fn note(&self, asked: usize, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        // hyper writes until all is gone, so that a write in full is the last one.
-        self.shared.unflushed.set(!matches!(&written, Poll::Ready(Ok(sent)) if *sent == asked));
-        written
-    }
-}
-
 impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -191,8 +203,8 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.io).poll_write(cx, buf);
-        this.note(buf.len(), written)
+        this.shared.unflushed.set(true);
+        Pin::new(&mut this.io).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -201,8 +213,8 @@ impl AsyncWrite for Watched {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
-        this.note(bufs.iter().map(|buf| buf.len()).sum(), written)
+        this.shared.unflushed.set(true);
+        Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -211,11 +223,10 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let flushed = Pin::new(&mut this.io).poll_flush(cx);
-        if flushed.is_pending() {
-            this.shared.unflushed.set(true);
-        }
-        flushed
+        ready!(Pin::new(&mut this.io).poll_flush(cx))?;
+        // hyper flushes when it has written all that it has; TLS has its own buffer, which may take longer.
+        this.shared.unflushed.set(false);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

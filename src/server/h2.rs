@@ -34,6 +34,8 @@ const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// A connection without a stream is closed after this long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long an idle client has to answer that it heard of the close.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a stream's future leaves to be done.
 enum Next {
@@ -72,6 +74,7 @@ where
     };
     let mut streams = Streams::new();
     let mut idle = pin!(tokio::time::sleep(IDLE_TIMEOUT));
+    let mut said_goodbye = false;
     poll_fn(|cx| {
         if poll_connection(&server, &peer, &resets, &mut connection, &mut streams, cx).is_ready() {
             return Poll::Ready(());
@@ -79,8 +82,13 @@ where
         if !streams.is_empty() {
             idle.as_mut().reset(tokio::time::Instant::now() + IDLE_TIMEOUT);
         } else if idle.as_mut().poll(cx).is_ready() {
+            if said_goodbye {
+                // It does not answer the last ping.
+                return Poll::Ready(());
+            }
+            said_goodbye = true;
             connection.graceful_shutdown();
-            idle.as_mut().reset(tokio::time::Instant::now() + IDLE_TIMEOUT);
+            idle.as_mut().reset(tokio::time::Instant::now() + GOODBYE_TIMEOUT);
             cx.waker().wake_by_ref();
         }
         Poll::Pending
@@ -119,7 +127,8 @@ where
                 streams.push(Box::pin(answer(Rc::clone(server), Rc::clone(peer), Rc::clone(resets), request, respond)));
             }
             Some(Err(error)) => {
-                if !error.is_io() && !error.is_go_away() {
+                // What the client did wrong, not what it complains of.
+                if !error.is_io() && !error.is_remote() {
                     server.metrics.refused(Refusal::BadRequest);
                 }
                 tracing::debug!(%error, "connection failed");
@@ -213,16 +222,20 @@ async fn send(
         // A body that breaks off must not look like one that ended.
         let frame = frame.inspect_err(|_| stream.send_reset(Reason::INTERNAL_ERROR))?;
         match frame.into_data() {
-            Ok(data) => send_data(&mut stream, data, body.is_end_stream()).await?,
+            Ok(data) => {
+                // Asked once: the end may become known while the data waits for room.
+                let last = body.is_end_stream();
+                send_data(&mut stream, data, last).await?;
+                if last {
+                    return Ok(());
+                }
+            }
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
                     stream.send_trailers(trailers)?;
                 }
                 return Ok(());
             }
-        }
-        if body.is_end_stream() {
-            return Ok(());
         }
     }
     stream.send_data(Bytes::new(), true)?;
@@ -257,8 +270,12 @@ async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, last: bool) 
         let part = data.split_to(capacity.min(data.len()));
         let end = last && data.is_empty();
         stream.send_data(part, end)?;
+        if end {
+            return Ok(());
+        }
     }
-    Ok(())
+    // The end came in an empty piece.
+    if last { stream.send_data(Bytes::new(), true) } else { Ok(()) }
 }
 
 /// Fields that HTTP/2 forbids (RFC 9113 §8.2.2).

@@ -66,6 +66,8 @@ impl ConnectionCount {
     /// # Errors
     /// Which limit is reached.
     pub fn admit(self: &Arc<Self>, ip: IpAddr, limits: &ServerLimits) -> Result<Permit, Refused> {
+        // One client is one client, whether it came over [::] or 0.0.0.0.
+        let ip = ip.to_canonical();
         if self.open.fetch_add(1, Ordering::Relaxed) >= limits.connections_max {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::Connections);

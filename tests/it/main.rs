@@ -4,6 +4,9 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "rules for the program, not for its tests")]
 
 mod browser;
+mod limits;
+mod proxy;
 mod push;
 mod support;
 mod tidy;
+mod tls;

@@ -1,7 +1,11 @@
 //! What whole-program tests share, one file for each peer.
 
+pub mod backend;
 pub mod browser;
+pub mod certificates;
 pub mod client;
+pub mod frames;
+pub mod metrics;
 pub mod program;
 pub mod proxy;
 

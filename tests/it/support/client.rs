@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 /// How long a test waits for anything.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -67,7 +68,10 @@ pub fn within<T>(what: &'static str, future: impl Future<Output = T>) -> impl Fu
 }
 
 /// Sends one request on a connection of its own; the answer's head, its body still to come.
-pub async fn open(http: Http, to: SocketAddr, request: Request<Full<Bytes>>) -> Response<Incoming> {
+pub async fn open<B: Sendable>(http: Http, to: SocketAddr, request: Request<B>) -> Response<Incoming>
+where
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let exchange = async {
         match http {
             Http::H1 => send_h1(dial(to).await, request).await,
@@ -80,7 +84,10 @@ pub async fn open(http: Http, to: SocketAddr, request: Request<Full<Bytes>>) -> 
 }
 
 /// Sends one request and reads the whole answer.
-pub async fn send(http: Http, to: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
+pub async fn send<B: Sendable>(http: Http, to: SocketAddr, request: Request<B>) -> Answer
+where
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let response = open(http, to, request).await;
     let (parts, body) = response.into_parts();
     let collected = within("a whole body", body.collect()).await.expect("a whole body");
@@ -145,24 +152,42 @@ pub async fn dial(to: SocketAddr) -> TcpStream {
 }
 
 /// A TLS connection that takes any certificate.
-pub async fn dial_tls(to: SocketAddr, alpn: &[u8], name: &str) -> tokio_rustls::client::TlsStream<TcpStream> {
-    let mut config =
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate))
-            .with_no_client_auth();
+pub async fn dial_tls(to: SocketAddr, alpn: &[u8], name: &str) -> TlsStream<TcpStream> {
+    tls(dial(to).await, alpn, name).await
+}
+
+/// TLS that takes any certificate, over a connection.
+pub async fn tls(tcp: TcpStream, alpn: &[u8], name: &str) -> TlsStream<TcpStream> {
+    let mut config = any_certificate(rustls::DEFAULT_VERSIONS).with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let name = ServerName::try_from(name.to_owned()).expect("a name");
-    within("a handshake", connector.connect(name, dial(to).await)).await.expect("a handshake")
+    within("a handshake", connector.connect(name, tcp)).await.expect("a handshake")
 }
 
-async fn send_h1(
+/// The start of a client's TLS configuration that takes any certificate.
+pub fn any_certificate(
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
+    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_protocol_versions(versions)
+        .expect("versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate))
+}
+
+/// A request body that a client can send.
+pub trait Sendable: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static {}
+
+impl<B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static> Sendable for B {}
+
+async fn send_h1<B: Sendable>(
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    mut request: Request<Full<Bytes>>,
-) -> Response<Incoming> {
+    mut request: Request<B>,
+) -> Response<Incoming>
+where
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let authority = request.uri().authority().expect("an absolute URI").to_string();
     request.headers_mut().entry("host").or_insert(authority.parse().expect("a host"));
     *request.uri_mut() = request.uri().path_and_query().expect("a path").as_str().parse().expect("a path");
@@ -171,10 +196,13 @@ async fn send_h1(
     sender.send_request(request).await.expect("an answer")
 }
 
-async fn send_h2(
+async fn send_h2<B: Sendable>(
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    request: Request<Full<Bytes>>,
-) -> Response<Incoming> {
+    request: Request<B>,
+) -> Response<Incoming>
+where
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.expect("a handshake");
     tokio::spawn(connection);

@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
@@ -30,22 +30,18 @@ impl Proxy {
 
     /// As [`Proxy::start`], in a folder that has files already.
     pub fn start_in(folder: TempDir, yaml: &str) -> Self {
-        let config = folder.path().join("pushbridge.yaml");
-        let mut text = yaml.to_owned();
-        if !yaml.contains("listeners:") {
-            text.push_str("\nlisteners: [{ name: http, address: \"127.0.0.1:0\" }]\n");
-        }
-        if !yaml.contains("\npublish:") {
-            text.push_str("\npublish: { address: \"127.0.0.1:0\" }\n");
-        }
-        if !yaml.contains("\nadmin:") {
-            text.push_str("\nadmin: { address: \"127.0.0.1:0\" }\n");
-        }
-        std::fs::write(&config, text).expect("the configuration is written");
+        let config = write(folder.path(), yaml);
         let mut child = spawn(&config);
         let (lines, log) = follow(&mut child);
         let addresses = wait_until_ready(&lines, &log);
         Self { child, addresses, log, folder }
+    }
+
+    /// Runs it with a configuration that it can't start with: its exit code and what it said.
+    pub fn refuse(folder: &Path, yaml: &str) -> (Option<i32>, String) {
+        let child = spawn(&write(folder, yaml));
+        let output = child.wait_with_output().expect("it ends");
+        (output.status.code(), String::from_utf8(output.stderr).expect("text"))
     }
 
     /// Where a listener (or `publish`, `admin`) is.
@@ -87,6 +83,23 @@ impl Drop for Proxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Writes the configuration, with what is not given.
+fn write(folder: &Path, yaml: &str) -> PathBuf {
+    let config = folder.join("pushbridge.yaml");
+    let mut text = yaml.to_owned();
+    if !yaml.contains("listeners:") {
+        text.push_str("\nlisteners: [{ name: http, address: \"127.0.0.1:0\" }]\n");
+    }
+    if !yaml.contains("\npublish:") {
+        text.push_str("\npublish: { address: \"127.0.0.1:0\" }\n");
+    }
+    if !yaml.contains("\nadmin:") {
+        text.push_str("\nadmin: { address: \"127.0.0.1:0\" }\n");
+    }
+    std::fs::write(&config, text).expect("the configuration is written");
+    config
 }
 
 fn spawn(config: &Path) -> Child {
