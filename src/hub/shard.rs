@@ -88,6 +88,8 @@ struct Mirror {
     last: Position,
     policy: Arc<ChannelPolicy>,
     readers: Vec<u32>,
+    /// The end of the entries of which the readers were told. A copy that a joining session needed may be ahead of it.
+    told: u64,
 }
 
 impl Mirror {
@@ -198,10 +200,10 @@ impl Shard {
             let Some(mirror) = state.by_name.get(&name).and_then(|key| state.mirrors.get_mut(*key as usize)) else {
                 continue;
             };
-            let end = mirror.end();
             mirror.channel.marks[self.worker].lower();
             mirror.copy(self.worker);
-            let new = mirror.end().saturating_sub(end).min(mirror.entries.len() as u64);
+            let new = mirror.end().saturating_sub(mirror.told).min(mirror.entries.len() as u64);
+            mirror.told = mirror.end();
             for entry in mirror.entries.range(mirror.entries.len() - new as usize..) {
                 fanned_out(entry.published_us);
             }
@@ -264,6 +266,7 @@ impl Shard {
                     last: Position { epoch: 0, offset: 0 },
                     policy,
                     readers: Vec::new(),
+                    told: 0,
                     channel: Arc::clone(&channel),
                 };
                 let mirror_key = state.mirrors.insert(mirror) as u32;
@@ -272,11 +275,15 @@ impl Shard {
             }
         };
         let mirror = &mut state.mirrors[mirror_key as usize];
-        if mirror.readers.is_empty() {
+        let is_new = mirror.readers.is_empty();
+        if is_new {
             // Interest before the copy: what is appended in between is copied now, and marked once more for nothing.
             channel.marks[self.worker].join();
         }
         mirror.copy(self.worker);
+        if is_new {
+            mirror.told = mirror.end();
+        }
         // A cursor that does not know the channel is of other channels: as one of another epoch.
         let cursor = position.map(|position| position.unwrap_or(Position { epoch: u64::MAX, offset: 0 }));
         // The log may have moved since the copy; the mark is raised then, and the next pump copies the rest.

@@ -85,6 +85,31 @@ fn both_shards_get_every_message() {
     assert_eq!(hub.find("c").map(|channel| channel.sessions()), Some(2));
 }
 
+/// Counts how often a task is woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl std::task::Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_session_that_joins_between_a_publish_and_its_pump_takes_no_wake_from_others() {
+    let hub = hub(ChannelPolicy::default());
+    let shard = Shard::new(&hub, 0);
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let mut first = shard.subscribe(&[name("c")], None, Start::Now).expect("room");
+    assert!(first.poll_wait(&mut Context::from_waker(&waker)).is_pending());
+    publish(&hub, "c", "1");
+    let _second = shard.subscribe(&[name("c")], None, Start::Now).expect("room");
+    pump(&shard);
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    assert_eq!(read(&mut first), ["1"]);
+}
+
 #[test]
 fn a_session_that_falls_behind_is_told() {
     for (slow_consumer, expected) in [
