@@ -120,7 +120,9 @@ impl Mirror {
         if !Arc::ptr_eq(&self.policy, log.policy()) {
             self.policy = Arc::clone(log.policy());
         }
-        self.channel.marks[worker].copied.store(self.first + self.entries.len() as u64, Ordering::Relaxed);
+        let (mark, extent) = (&self.channel.marks[worker], log.extent());
+        mark.copied.store(extent.end, Ordering::Relaxed);
+        mark.copied_bytes.store(extent.bytes, Ordering::Relaxed);
     }
 }
 
