@@ -28,7 +28,13 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+
+/// How long a client that is still sending is heard after the last answer.
+const LINGER_MAX: Duration = Duration::from_secs(5);
+/// How long such a client may be silent.
+const LINGER_SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// A session that is to take the connection over.
 struct TakeOver {
@@ -77,7 +83,7 @@ async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>) -> Op
     })
     .await;
     let parts = connection.into_parts();
-    let mut io = parts.io.into_inner();
+    let io = parts.io.into_inner();
     match ended {
         None => {
             let unread = [parts.read_buf.as_ref(), io.unread.as_ref()].concat();
@@ -87,8 +93,25 @@ async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>) -> Op
             if let Err(error) = result {
                 note_failure(server, &error);
             }
-            let _ = poll_fn(|cx| Pin::new(&mut io.io).poll_shutdown(cx)).await;
+            // What hyper buffers is freed before the wait.
+            let mut io = io.io;
+            let _ = tokio::time::timeout(LINGER_MAX, linger(&mut io)).await;
             None
+        }
+    }
+}
+
+/// Ends the connection so that a client which is still sending reads the answer first: a close with unread bytes would
+/// reset the connection, and the client might never see why its request was refused (RFC 9112 §9.6).
+async fn linger(io: &mut Io) {
+    if poll_fn(|cx| Pin::new(&mut *io).poll_shutdown(cx)).await.is_err() {
+        return;
+    }
+    let mut scratch = vec![0; 16 * 1024];
+    loop {
+        let read = tokio::time::timeout(LINGER_SILENCE_MAX, io.read(&mut scratch)).await;
+        if !matches!(read, Ok(Ok(len)) if len > 0) {
+            return;
         }
     }
 }

@@ -2,6 +2,9 @@
 
 pub mod browser;
 pub mod client;
+pub mod duplex;
+pub mod events;
+pub mod metrics;
 pub mod program;
 pub mod proxy;
 
