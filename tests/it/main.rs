@@ -6,3 +6,4 @@ mod publish;
 mod push;
 mod support;
 mod tidy;
+mod webhooks;

@@ -142,11 +142,12 @@ async fn several_channels_and_arrays_are_answered_in_order() {
         all.sort_unstable();
         assert_eq!(all, ["1", "1", "2"]);
     }
-    let positions: Vec<String> =
-        publish(at, r#"{"channels":["p","q"],"data":1}"#).await.json()["results"].as_array().expect("results")
-            .iter()
-            .map(|result| result["position"].as_str().expect("a position").to_owned())
-            .collect();
+    let positions: Vec<String> = publish(at, r#"{"channels":["p","q"],"data":1}"#).await.json()["results"]
+        .as_array()
+        .expect("results")
+        .iter()
+        .map(|result| result["position"].as_str().expect("a position").to_owned())
+        .collect();
     for position in positions {
         assert!(!position.is_empty() && position.bytes().all(|b| b.is_ascii_graphic() && b != b'"'), "{position}");
     }
@@ -164,7 +165,8 @@ async fn an_array_with_one_bad_event_publishes_nothing() {
         (r#"{"channels":["b","small"],"data":"0123456789a"}"#, 413, 2),
         ("7", 400, 2),
     ] {
-        let body = format!(r#"[{{"channel":"a","data":1}},{{"channel":"b","data":2}},{bad},{{"channel":"a","data":3}}]"#);
+        let body =
+            format!(r#"[{{"channel":"a","data":1}},{{"channel":"b","data":2}},{bad},{{"channel":"a","data":3}}]"#);
         let answer = post_as(Http::H2c, at, JSON, body).await;
         assert_eq!((answer.status.as_u16(), &answer.json()["index"]), (status, &json!(index)), "{}", answer.text());
     }
@@ -279,7 +281,8 @@ async fn malformed_events_are_refused_with_what_is_wrong() {
     let at = proxy.address("publish");
     let deep = format!(r#"{{"channel":"c","data":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     let many = format!("[{}]", vec![r#"{"channel":"c","data":1}"#; 10_001].join(","));
-    let channels = format!(r#"{{"channels":[{}],"data":1}}"#, (0..101).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(","));
+    let channels =
+        format!(r#"{{"channels":[{}],"data":1}}"#, (0..101).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(","));
     for (body, detail, field) in [
         ("", "JSON", Value::Null),
         ("{", "JSON", Value::Null),
@@ -314,7 +317,8 @@ async fn malformed_events_are_refused_with_what_is_wrong() {
             assert!(answer.body.len() < 1000, "{shown}: a problem stays short");
         }
     }
-    for body in [&b"{\"channel\":\"c\",\"data\":\"\xff\"}"[..], b"\xef\xbb\xbf{\"channel\":\"c\",\"data\":1}", b"\x80"] {
+    for body in [&b"{\"channel\":\"c\",\"data\":\"\xff\"}"[..], b"\xef\xbb\xbf{\"channel\":\"c\",\"data\":1}", b"\x80"]
+    {
         refused(&post_as(Http::H1, at, JSON, body.to_vec()).await, 400, "");
     }
 }
@@ -325,7 +329,8 @@ async fn other_requests_are_refused_by_status() {
     let at = proxy.address("publish");
     let event = r#"{"channel":"c","data":1}"#;
     for version in VERSIONS {
-        for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin1", ""] {
+        for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin1", ""]
+        {
             let answer = post_as(version, at, content_type, event).await;
             refused(&answer, 415, "is not taken");
             assert!(answer.field("accept").starts_with("application/json, "), "{}", answer.field("accept"));
@@ -398,7 +403,9 @@ async fn a_body_counts_when_it_is_whole() {
     // Byte by byte, in chunks of one.
     let body: String = r#"{"channel":"c","data":2}"#.chars().map(|c| format!("1\r\n{c}\r\n")).collect();
     let mut tcp = dial(at).await;
-    tcp.write_all(format!("{head}transfer-encoding: chunked\r\nconnection: close\r\n\r\n").as_bytes()).await.expect("written");
+    tcp.write_all(format!("{head}transfer-encoding: chunked\r\nconnection: close\r\n\r\n").as_bytes())
+        .await
+        .expect("written");
     for byte in format!("{body}0\r\n\r\n").bytes() {
         tcp.write_all(&[byte]).await.expect("written");
     }
@@ -419,7 +426,8 @@ async fn a_refused_client_that_is_still_sending_can_read_why() {
     let at = proxy.address("publish");
     for _ in 0..5 {
         let mut tcp = dial(at).await;
-        let head = "POST /v1/events HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 8000000\r\n\r\n";
+        let head =
+            "POST /v1/events HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 8000000\r\n\r\n";
         tcp.write_all(head.as_bytes()).await.expect("written");
         // A simple client writes all before it reads.
         tcp.write_all(&vec![b' '; 8_000_000]).await.expect("the server takes what is sent, to tell why it refuses it");

@@ -21,8 +21,9 @@ channels:
     history: { max_age: 300ms }
   - match: light
     history: { max_bytes: 1000 }
+    max_message: 500
   - match: none
-    history: { messages: 0 }
+    history: { messages: 1 }
 ";
 
 async fn publish_numbers(at: SocketAddr, channel: &str, count: usize, width: usize) {
