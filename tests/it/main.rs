@@ -2,6 +2,7 @@
 //! crate so that they link once.
 
 mod browser;
+mod cli;
 mod publish;
 mod push;
 mod support;
