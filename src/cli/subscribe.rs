@@ -143,9 +143,8 @@ fn random() -> u64 {
 }
 
 fn parse_url(text: &str) -> Result<http::Uri, String> {
-    let url: Option<http::Uri> = text.parse().ok();
-    match &url {
-        Some(url) if matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some() => Ok(url.clone()),
+    match text.parse::<http::Uri>() {
+        Ok(url) if url.scheme().is_some() => Ok(url),
         _ if text.contains("://") => Err("a URL is such as http://localhost:8080/events/news".to_owned()),
         _ => Err(format!("a URL starts with http:// or https://, such as http://{}", text.trim_start_matches('/'))),
     }
