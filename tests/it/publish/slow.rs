@@ -1,7 +1,7 @@
 //! Clients that stop reading while much is published, and their neighbours.
 
 use crate::support::client::{Http, within};
-use crate::support::duplex::Duplex;
+use crate::support::duplex::{Duplex, Readers};
 use crate::support::events::Events;
 use crate::support::metrics;
 use crate::support::proxy::Proxy;
@@ -43,28 +43,35 @@ async fn stalled(to: SocketAddr, path: &str) -> TcpStream {
 /// Publishes 20 MB on the channel beside a neighbour, which must get all of it.
 async fn flood(proxy: &Proxy, channel: &'static str) {
     let (http, at) = (proxy.address("http"), proxy.address("publish"));
-    let mut neighbours = Vec::new();
+    let (mut neighbours, mut readers) = (Vec::new(), Readers::default());
     for version in [Http::H1, Http::H2c] {
         let mut events = Events::open(version, http, &format!("/events/{channel}"), &[]).await;
+        let read = readers.add();
         neighbours.push(tokio::spawn(async move {
             for n in 0..EVENTS {
                 let data = events.data(1).await.remove(0);
                 assert!(data.starts_with(&format!("{{\"n\":{n},")), "{n}: {}", &data[..40]);
+                read.send_replace(n + 1);
             }
         }));
     }
     let duplex = Duplex::post(Http::H1, at, "application/x-ndjson").await;
+    duplex.send("\n");
+    let (request, answers) = duplex.stream().await;
+    let answers = tokio::spawn(answers.rest());
     let padding = "x".repeat(4000);
     for n in 0..EVENTS {
         let key = n % KEYS;
         let mut line = String::new();
         writeln!(line, r#"{{"channel":"{channel}","event":"{key}","data":{{"n":{n},"key":{key},"p":"{padding}"}}}}"#)
             .expect("a text takes it");
-        duplex.send(line);
+        request.send(line);
+        // The channel keeps some 250 of them.
+        readers.have_read(n.saturating_sub(150)).await;
     }
-    let (request, answers) = duplex.stream().await;
     drop(request);
-    assert_eq!(answers.rest().await.lines().filter(|line| line.starts_with("{\"results\":[")).count(), EVENTS);
+    let answers = answers.await.expect("the answers");
+    assert_eq!(answers.lines().filter(|line| line.starts_with("{\"results\":[")).count(), EVENTS);
     for neighbour in neighbours {
         neighbour.await.expect("a neighbour that gets everything");
     }

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// An open request.
 pub struct Duplex {
@@ -72,5 +72,29 @@ impl Sender {
     /// Sends more of the body.
     pub fn send(&self, piece: impl Into<Bytes>) {
         self.0.send(piece.into()).expect("the request is open");
+    }
+}
+
+/// How far several readers have come, so that a publisher can stay within reach of them: on a loaded machine a test's
+/// own clients are the slow ones.
+#[derive(Default)]
+pub struct Readers(Vec<watch::Receiver<usize>>);
+
+impl Readers {
+    /// Another reader, which tells how many events it has read.
+    pub fn add(&mut self) -> watch::Sender<usize> {
+        let (read, reader) = watch::channel(0);
+        self.0.push(reader);
+        read
+    }
+
+    /// Waits until each has read `count` events.
+    ///
+    /// # Panics
+    /// When one has ended before.
+    pub async fn have_read(&mut self, count: usize) {
+        for reader in &mut self.0 {
+            within("a reader", reader.wait_for(|read| *read >= count)).await.expect("a reader that keeps up");
+        }
     }
 }
