@@ -88,7 +88,8 @@ struct Mirror {
     last: Position,
     policy: Arc<ChannelPolicy>,
     readers: Vec<u32>,
-    /// The end of the entries of which the readers were told. A copy that a joining session needed may be ahead of it.
+    /// Up to where the readers were woken: a reader that joins copies what is new before the pump does, and the others
+    /// have to hear of it all the same.
     told: u64,
 }
 
@@ -204,12 +205,12 @@ impl Shard {
             };
             mirror.channel.marks[self.worker].lower();
             mirror.copy(self.worker);
-            let new = mirror.end().saturating_sub(mirror.told).min(mirror.entries.len() as u64);
-            mirror.told = mirror.end();
+            let new = (mirror.end() - mirror.told).min(mirror.entries.len() as u64);
             for entry in mirror.entries.range(mirror.entries.len() - new as usize..) {
                 fanned_out(entry.published_us);
             }
-            if new > 0 {
+            if mirror.told < mirror.end() {
+                mirror.told = mirror.end();
                 for key in &mirror.readers {
                     state.readers[*key as usize].wake();
                 }
@@ -277,13 +278,12 @@ impl Shard {
             }
         };
         let mirror = &mut state.mirrors[mirror_key as usize];
-        let is_new = mirror.readers.is_empty();
-        if is_new {
+        if mirror.readers.is_empty() {
             // Interest before the copy: what is appended in between is copied now, and marked once more for nothing.
             channel.marks[self.worker].join();
         }
         mirror.copy(self.worker);
-        if is_new {
+        if mirror.readers.is_empty() {
             mirror.told = mirror.end();
         }
         // A cursor that does not know the channel is of other channels: as one of another epoch.

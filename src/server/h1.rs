@@ -28,13 +28,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-
-/// How long a client that is still sending is heard after the last answer.
-const LINGER_MAX: Duration = Duration::from_secs(5);
-/// How long such a client may be silent.
-const LINGER_SILENCE_MAX: Duration = Duration::from_secs(1);
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A session that is to take the connection over.
 struct TakeOver {
@@ -46,7 +40,7 @@ struct TakeOver {
 #[derive(Default)]
 struct Shared {
     take_over: RefCell<Option<TakeOver>>,
-    /// Whether every byte that hyper wrote has gone out.
+    /// Whether some bytes that hyper wrote have not gone out yet.
     unflushed: Cell<bool>,
     watch: RefCell<HeadWatch>,
 }
@@ -93,25 +87,8 @@ async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>) -> Op
             if let Err(error) = result {
                 note_failure(server, &error);
             }
-            // What hyper buffers is freed before the wait.
-            let mut io = io.io;
-            let _ = tokio::time::timeout(LINGER_MAX, linger(&mut io)).await;
+            io.io.close().await;
             None
-        }
-    }
-}
-
-/// Ends the connection so that a client which is still sending reads the answer first: a close with unread bytes would
-/// reset the connection, and the client might never see why its request was refused (RFC 9112 §9.6).
-async fn linger(io: &mut Io) {
-    if poll_fn(|cx| Pin::new(&mut *io).poll_shutdown(cx)).await.is_err() {
-        return;
-    }
-    let mut scratch = vec![0; 16 * 1024];
-    loop {
-        let read = tokio::time::timeout(LINGER_SILENCE_MAX, io.read(&mut scratch)).await;
-        if !matches!(read, Ok(Ok(len)) if len > 0) {
-            return;
         }
     }
 }
@@ -187,14 +164,6 @@ struct Watched {
     shared: Rc<Shared>,
 }
 
-impl Watched {
-    fn note(&self, asked: usize, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        // hyper writes until all is gone, so that a write in full is the last one.
-        self.shared.unflushed.set(!matches!(&written, Poll::Ready(Ok(sent)) if *sent == asked));
-        written
-    }
-}
-
 impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -214,8 +183,8 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.io).poll_write(cx, buf);
-        this.note(buf.len(), written)
+        this.shared.unflushed.set(true);
+        Pin::new(&mut this.io).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -224,8 +193,8 @@ impl AsyncWrite for Watched {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
-        this.note(bufs.iter().map(|buf| buf.len()).sum(), written)
+        this.shared.unflushed.set(true);
+        Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -234,11 +203,10 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let flushed = Pin::new(&mut this.io).poll_flush(cx);
-        if flushed.is_pending() {
-            this.shared.unflushed.set(true);
-        }
-        flushed
+        ready!(Pin::new(&mut this.io).poll_flush(cx))?;
+        // hyper flushes when it has written all that it has; TLS has its own buffer, which may take longer.
+        this.shared.unflushed.set(false);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

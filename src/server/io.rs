@@ -3,7 +3,8 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -14,6 +15,24 @@ pub enum Io {
     Tcp(TcpStream),
     /// TLS.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// How long a client may go on sending what nobody wants before its connection is cut.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Io {
+    /// Ends the connection so that the client can read all it was sent: what it still sends is read and dropped, for
+    /// a few seconds. Closing at once would answer that with a reset, which discards the answer (RFC 9112 §9.6).
+    pub async fn close(mut self) {
+        let closing = async {
+            self.shutdown().await?;
+            let mut unwanted = [0; 1024];
+            while self.read(&mut unwanted).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // Whatever goes wrong now, the connection is gone.
+        let _ = tokio::time::timeout(LINGER_TIMEOUT, closing).await;
+    }
 }
 
 impl AsyncRead for Io {
