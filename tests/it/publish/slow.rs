@@ -1,6 +1,6 @@
 //! Clients that stop reading while much is published, and their neighbours.
 
-use crate::support::client::{Http, within};
+use crate::support::client::{Http, dial, publish, within};
 use crate::support::duplex::{Duplex, Readers};
 use crate::support::events::Events;
 use crate::support::metrics;
@@ -138,6 +138,61 @@ async fn a_stalled_client_is_told_of_the_gap_and_goes_on() {
     assert!(next == EVENTS && gaps > 0 && seen.len() < EVENTS, "{} events, {gaps} gaps", seen.len());
     let gaps_counted = "pushbridge_hub_gaps_total{reason=\"slow\"}";
     metrics::until(proxy.address("admin"), gaps_counted, f64::from(gaps)).await;
+}
+
+/// An event stream of one h2 connection, whose data is taken only when the test says so.
+struct Flow {
+    body: h2::RecvStream,
+    text: String,
+}
+
+impl Flow {
+    async fn open(connection: &mut h2::client::SendRequest<bytes::Bytes>, to: SocketAddr) -> Self {
+        let request = http::Request::get(format!("http://{to}/events/gap")).header("accept", "text/event-stream");
+        let (response, _) = connection.send_request(request.body(()).expect("a request"), true).expect("a stream");
+        let response = within("an answer", response).await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        let mut flow = Self { body: response.into_body(), text: String::new() };
+        flow.read_until("\n\n").await;
+        flow
+    }
+
+    /// Reads until `end` stands in the text.
+    async fn read_until(&mut self, end: &str) {
+        let reading = async {
+            let mut from = 0;
+            while !self.text[from..].contains(end) {
+                from = self.text.len().saturating_sub(end.len());
+                let data = self.body.data().await.expect("more").expect("data");
+                self.body.flow_control().release_capacity(data.len()).expect("capacity");
+                self.text.push_str(std::str::from_utf8(&data).expect("text"));
+            }
+        };
+        within("data", reading).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stalled_stream_holds_up_no_other_on_its_connection() {
+    let proxy = Proxy::start(YAML);
+    let (http, at) = (proxy.address("http"), proxy.address("publish"));
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(64 * 1024).initial_connection_window_size(1024 * 1024);
+    let (connection, driver) = builder.handshake(dial(http).await).await.expect("a handshake");
+    tokio::spawn(driver);
+    let mut connection = connection.ready().await.expect("a connection");
+    let mut stalled = Flow::open(&mut connection, http).await;
+    let mut live = Flow::open(&mut connection, http).await;
+    for n in 0..40 {
+        let event = format!(r#"{{"channel":"gap","data":{{"n":{n},"p":"{}"}}}}"#, "x".repeat(60_000));
+        assert_eq!(publish(at, &event).await.status, 200);
+        live.read_until(&format!("{{\"n\":{n},")).await;
+    }
+    assert!(!live.text.contains("event: gap"));
+    stalled.read_until("{\"n\":39,").await;
+    assert_eq!(stalled.text.matches("event: gap").count(), 1, "it is told what it missed");
+    let first: usize = stalled.text.split("event: gap").nth(1).map_or(0, |after| after.matches("{\"n\":").count());
+    assert!((10..39).contains(&first), "{first} events after the gap are what the channel kept");
 }
 
 #[tokio::test]
