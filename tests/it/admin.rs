@@ -19,11 +19,11 @@ routes:
 ";
 
 /// The families of a page: type, and the names of its samples' labels. Checks the text format on the way.
-fn families(page: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
+fn families(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
     let mut families: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
     let (mut help, mut family, mut seen) = (String::new(), String::new(), BTreeSet::new());
-    assert!(page.ends_with('\n'));
-    for line in page.lines() {
+    assert!(text.ends_with('\n'));
+    for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             let (name, text) = rest.split_once(' ').expect("a help text");
             assert!(!text.is_empty() && !families.contains_key(name), "{line}");
@@ -54,6 +54,11 @@ fn families(page: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
     families
 }
 
+async fn page(proxy: &Proxy) -> String {
+    let admin = proxy.address("admin");
+    send(Http::H1, admin, get(admin, "/metrics", &[])).await.text().to_owned()
+}
+
 /// What docs/metrics.md lists: name, type, labels.
 fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
@@ -81,15 +86,15 @@ async fn the_page_has_exactly_the_documented_families() {
 #[tokio::test]
 async fn sessions_and_messages_are_counted() {
     let proxy = Proxy::start(YAML);
-    let (http, at, admin) = (proxy.address("http"), proxy.address("publish"), proxy.address("admin"));
+    let (http, at) = (proxy.address("http"), proxy.address("publish"));
     let open_sse = "pushbridge_hub_sessions_open{transport=\"sse\"}";
     let streams =
         [Events::open(Http::H1, http, "/events/c", &[]).await, Events::open(Http::H2c, http, "/events/c", &[]).await];
     let mut polls = Polls::begin(Http::H1, http, "/events/c").await;
-    metrics::until(admin, open_sse, 2.0).await;
+    metrics::reaches(&proxy, open_sse, 2.0).await;
     for protocol in ["http/1.1", "h2"] {
         let open = format!("pushbridge_server_connections_open{{listener=\"http\",protocol=\"{protocol}\"}}");
-        metrics::until(admin, &open, 1.0).await;
+        metrics::reaches(&proxy, &open, 1.0).await;
     }
     for event in [
         r#"{"channel":"c","id":"1","data":"123456"}"#,
@@ -133,16 +138,17 @@ async fn sessions_and_messages_are_counted() {
         ("pushbridge_gateway_requests_total{route=\"events\",status_class=\"2xx\"}", 4.0),
         ("pushbridge_gateway_requests_total{route=\"events\",status_class=\"4xx\"}", 0.0),
     ] {
-        metrics::until(admin, sample, value).await;
+        assert!(page(&proxy).await.contains(&format!("\n{sample} ")), "no {sample}");
+        metrics::reaches(&proxy, sample, value).await;
     }
-    let lag = metrics::value(admin, "pushbridge_hub_fanout_lag_seconds_count").await;
+    let lag = metrics::value(&proxy, "pushbridge_hub_fanout_lag_seconds_count").await;
     assert!(lag >= 2.0, "each worker with sessions counts a message once: {lag}");
 }
 
 #[tokio::test]
 async fn what_is_refused_is_counted_by_reason() {
     let proxy = Proxy::start(YAML);
-    let (http, at, admin) = (proxy.address("http"), proxy.address("publish"), proxy.address("admin"));
+    let (http, at) = (proxy.address("http"), proxy.address("publish"));
     let json = [("content-type", "application/json")];
     let large = format!(r#"{{"channel":"c","data":"{}"}}"#, "x".repeat(70_000));
     for (to, request, status) in [
@@ -169,8 +175,7 @@ async fn what_is_refused_is_counted_by_reason() {
         ("bad_request", 1.0),
         ("auth", 0.0),
     ] {
-        let sample = format!("pushbridge_server_refusals_total{{reason=\"{reason}\"}}");
-        metrics::until(admin, &sample, count).await;
+        metrics::reaches(&proxy, &metrics::refusals(reason), count).await;
     }
     for (sample, count) in [
         ("pushbridge_publish_messages_total{result=\"moved\"}", 1.0),
@@ -180,22 +185,22 @@ async fn what_is_refused_is_counted_by_reason() {
         ("pushbridge_gateway_requests_total{route=\"shop\",status_class=\"5xx\"}", 1.0),
         ("pushbridge_gateway_requests_total{route=\"events\",status_class=\"4xx\"}", 3.0),
     ] {
-        metrics::until(admin, sample, count).await;
+        metrics::reaches(&proxy, sample, count).await;
     }
 }
 
 #[tokio::test]
 async fn gaps_are_counted_by_reason() {
     let proxy = Proxy::start(&format!("{YAML}channels: [{{ match: c, history: {{ messages: 1 }} }}]\n"));
-    let (http, at, admin) = (proxy.address("http"), proxy.address("publish"), proxy.address("admin"));
+    let (http, at) = (proxy.address("http"), proxy.address("publish"));
     let cursor = Events::open(Http::H1, http, "/events/c", &[]).await.cursor;
     let events = vec![r#"{"channel":"c","data":1}"#; 65].join(",");
     assert_eq!(publish(at, &format!("[{events}]")).await.status, 200);
     let fields = [("accept", "application/json"), ("last-event-id", cursor.as_str())];
     assert_eq!(send(Http::H1, http, get(http, "/events/c", &fields)).await.json()["gap"]["reason"], "evicted");
     assert_eq!(send(Http::H2c, http, get(http, "/events/other", &fields)).await.json()["gap"]["reason"], "epoch");
-    metrics::until(admin, "pushbridge_hub_gaps_total{reason=\"evicted\"}", 1.0).await;
-    metrics::until(admin, "pushbridge_hub_gaps_total{reason=\"epoch\"}", 1.0).await;
+    metrics::reaches(&proxy, "pushbridge_hub_gaps_total{reason=\"evicted\"}", 1.0).await;
+    metrics::reaches(&proxy, "pushbridge_hub_gaps_total{reason=\"epoch\"}", 1.0).await;
 }
 
 #[tokio::test]
@@ -267,10 +272,10 @@ publish:
 #[tokio::test]
 async fn a_restarting_instance_ends_its_sessions_for_that_reason() {
     let proxy = Proxy::start(YAML);
-    let (http, admin) = (proxy.address("http"), proxy.address("admin"));
+    let http = proxy.address("http");
     let fields = [("accept", "text/event-stream")];
     let response = open(Http::H1, http, get(http, "/events/c", &fields)).await;
-    metrics::until(admin, "pushbridge_hub_sessions_open{transport=\"sse\"}", 1.0).await;
+    metrics::reaches(&proxy, "pushbridge_hub_sessions_open{transport=\"sse\"}", 1.0).await;
     let stream = Stream::of(response);
     assert_eq!(tokio::task::spawn_blocking(move || proxy.terminate()).await.expect("waited").code(), Some(0));
     assert!(stream.rest().await.contains("id: "), "the stream ended cleanly");

@@ -2,6 +2,7 @@
 
 use crate::support::client::{Answer, Http, post, send};
 use crate::support::events::Events;
+use crate::support::metrics;
 use crate::support::proxy::Proxy;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -145,8 +146,7 @@ async fn what_does_not_verify_publishes_nothing() {
     assert_eq!(send(Http::H1, at, get).await.field("allow"), "POST");
     assert_eq!(deliver(at, KEY, "msg_3", now(), ORDER).await.status, 200, "what was refused used up no id");
     assert_eq!(events.next().await.event, "order.paid");
-    let counted = "pushbridge_server_refusals_total{reason=\"webhook_signature\"}";
-    crate::support::metrics::until(proxy.address("admin"), counted, 12.0).await;
+    metrics::reaches(&proxy, &metrics::refusals("webhook_signature"), 12.0).await;
 }
 
 #[tokio::test]

@@ -109,7 +109,7 @@ fn the_schema_can_be_piped_into_what_ends_early() {
 
 /// Where `value` breaks `schema`, as far as the keywords go that the schema uses; an unknown keyword is a panic.
 fn fault(root: &Value, schema: &Value, value: &Value, at: &str) -> Option<String> {
-    let Some(keywords) = schema.as_object() else { return None };
+    let keywords = schema.as_object()?;
     keywords.iter().find_map(|(keyword, wanted)| {
         let breaks = |broken: bool| broken.then(|| format!("{at}: {value} breaks {keyword}: {wanted}"));
         let passing = |schemas: &Value| {

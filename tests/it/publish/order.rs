@@ -15,8 +15,7 @@ const ROUNDS: usize = 200;
 fn start_publishers(at: SocketAddr) -> Vec<JoinHandle<()>> {
     let mut tasks = Vec::new();
     for channel in ["a", "b"] {
-        for publisher in 0..2 {
-            let version = VERSIONS[publisher];
+        for (publisher, version) in VERSIONS.into_iter().enumerate() {
             tasks.push(tokio::spawn(async move {
                 for n in (0..ROUNDS).step_by(2) {
                     let body = format!(

@@ -137,7 +137,7 @@ async fn a_stalled_client_is_told_of_the_gap_and_goes_on() {
     }
     assert!(next == EVENTS && gaps > 0 && seen.len() < EVENTS, "{} events, {gaps} gaps", seen.len());
     let gaps_counted = "pushbridge_hub_gaps_total{reason=\"slow\"}";
-    metrics::until(proxy.address("admin"), gaps_counted, f64::from(gaps)).await;
+    metrics::reaches(&proxy, gaps_counted, f64::from(gaps)).await;
 }
 
 /// An event stream of one h2 connection, whose data is taken only when the test says so.
@@ -200,8 +200,7 @@ async fn a_stalled_client_is_closed_where_the_channel_says_so() {
     let proxy = Proxy::start(YAML);
     let client = stalled(proxy.address("http"), "/events/close").await;
     flood(&proxy, "close").await;
-    let admin = proxy.address("admin");
-    metrics::until(admin, "pushbridge_hub_sessions_closed_total{transport=\"sse\",reason=\"slow\"}", 1.0).await;
+    metrics::reaches(&proxy, "pushbridge_hub_sessions_closed_total{transport=\"sse\",reason=\"slow\"}", 1.0).await;
     let seen = numbers(&read_on(client, EVENTS - 1).await);
     assert!(seen.len() < EVENTS && seen.iter().copied().eq(0..seen.len()), "{} events", seen.len());
 }
@@ -228,5 +227,5 @@ async fn check_conflation(channel: &'static str) {
     let newest: std::collections::BTreeSet<usize> = numbers.iter().rev().take(KEYS).map(|n| n % KEYS).collect();
     assert_eq!(newest.len(), KEYS, "the newest of each key");
     let conflated = "pushbridge_hub_messages_conflated_total";
-    metrics::until(proxy.address("admin"), conflated, (EVENTS - numbers.len()) as f64).await;
+    metrics::reaches(&proxy, conflated, (EVENTS - numbers.len()) as f64).await;
 }

@@ -76,7 +76,7 @@ pub async fn open(http: Http, to: SocketAddr, request: Request<Full<Bytes>>) -> 
             Http::H2Tls => send_h2(dial_tls(to, b"h2", "localhost").await, request).await,
         }
     };
-    within("an answer", exchange).await
+    within("an answer", Box::pin(exchange)).await
 }
 
 /// Sends one request and reads the whole answer.

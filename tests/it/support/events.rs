@@ -54,11 +54,6 @@ impl Events {
         all
     }
 
-    /// The text up to the clean end of the stream.
-    pub async fn rest(self) -> String {
-        self.stream.rest().await
-    }
-
     async fn frame(&mut self) -> Frame {
         let text = self.stream.until("\n\n").await;
         let mut frame = Frame::default();
