@@ -48,7 +48,7 @@ pub trait Bus: Send + Sync + 'static {
     /// When the condition fails or the bus can't take it. Then nothing was published.
     fn publish(&self, message: Message, if_match: Option<IfMatch>) -> BoxFuture<'_, Result<Published, BusError>>;
 
-    /// Waits while `channel` moves faster than this instance's workers can pass on, a second at most: publishers of
-    /// many messages call it between two, so that sessions that keep up never fall off the log's end.
+    /// Waits while `channel` moves faster than this instance's workers can pass on, a second at most: publishers
+    /// call it before each message, so that sessions that keep up never fall off the log's end.
     fn paced<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, ()>;
 }

@@ -152,3 +152,29 @@ async fn a_stream_at_full_speed_leaves_nobody_behind_who_keeps_up() {
         client.await.expect("a client that keeps up");
     }
 }
+
+#[tokio::test]
+async fn many_publishers_of_one_event_each_leave_nobody_behind() {
+    const PUBLISHERS: usize = 16;
+    const EVENTS: usize = 50;
+    let proxy = Proxy::start(&format!("{YAML}  - {{ match: c, history: {{ messages: 1 }} }}\n"));
+    let (http, at) = (proxy.address("http"), proxy.address("publish"));
+    let mut clients = Vec::new();
+    for version in VERSIONS {
+        clients.push(read_stream(version, http, "/events/c", PUBLISHERS * EVENTS).await);
+        clients.push(read_polls(version, http, "/events/c", PUBLISHERS * EVENTS).await);
+    }
+    let publishers: Vec<_> = (0..PUBLISHERS)
+        .map(|publisher| {
+            tokio::spawn(async move {
+                for n in 0..EVENTS {
+                    let event = format!(r#"{{"channel":"c","event":"c","data":"{publisher} {n}"}}"#);
+                    assert_eq!(post_as(VERSIONS[n % 2], at, JSON, event).await.status, 200);
+                }
+            })
+        })
+        .collect();
+    for task in publishers.into_iter().chain(clients) {
+        task.await.expect("everybody is content");
+    }
+}
