@@ -70,7 +70,7 @@ pub trait Bus: Send + Sync + 'static {
     /// When the bus can't be asked, or the hub takes no more channels.
     fn attach<'a>(&'a self, channels: &'a [ChannelName]) -> BoxFuture<'a, Result<Attached, BusError>>;
 
-    /// Waits while `channel` moves faster than this instance's workers can pass on, a second at most: publishers of
-    /// many messages call it between two, so that sessions that keep up never fall off the log's end.
+    /// Waits while `channel` moves faster than this instance's workers can pass on, a second at most: publishers
+    /// call it before each message, so that sessions that keep up never fall off the log's end.
     fn paced<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, ()>;
 }

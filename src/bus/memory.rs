@@ -8,9 +8,10 @@ use crate::hub::{Hub, Moved};
 use crate::model::channel::ChannelName;
 use crate::model::message::Message;
 use futures_util::future::BoxFuture;
-use ids::RecentIds;
+use ids::{RECENT_IDS_MAX, RecentIds};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const PARTITIONS: usize = 64;
@@ -24,13 +25,16 @@ const PACE_MS_MAX: u64 = 1000;
 pub struct MemoryBus {
     hub: Arc<Hub>,
     ids: Vec<Mutex<RecentIds>>,
+    /// Which partition forgets next.
+    turn: AtomicUsize,
 }
 
 impl MemoryBus {
     /// A bus that remembers ids for `window`.
     pub fn new(hub: Arc<Hub>, window: Duration) -> Self {
-        let ids = (0..PARTITIONS).map(|_| Mutex::new(RecentIds::new(window.as_micros() as u64))).collect();
-        Self { hub, ids }
+        let (window_us, count) = (window.as_micros() as u64, Arc::default());
+        let partition = || Mutex::new(RecentIds::new(window_us, Arc::clone(&count), RECENT_IDS_MAX));
+        Self { hub, ids: (0..PARTITIONS).map(|_| partition()).collect(), turn: AtomicUsize::new(0) }
     }
 
     fn publish_now(&self, message: Message, if_match: Option<IfMatch>) -> Result<Published, BusError> {
@@ -45,6 +49,12 @@ impl MemoryBus {
         }
         let published = self.append(&channel, message, if_match)?;
         ids.insert(channel.name.clone(), id, published.position, now_us);
+        drop(ids);
+        // Partitions without publishes forget, too: each in turn, at each publish of any.
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % PARTITIONS;
+        if let Some(mut ids) = self.ids[turn].try_lock() {
+            ids.forget(now_us);
+        }
         Ok(published)
     }
 

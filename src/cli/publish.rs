@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use exchange::{Answer, Target};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -165,6 +165,11 @@ async fn publish(
         let mut failed = 0;
         target.stream(input, |line| print_line(line, out, &mut failed)).await?;
         return if failed == 0 { Ok(()) } else { Err(Failure::Lines(failed)) };
+    }
+    let reads = matches!(args.data.as_deref(), None | Some("-"));
+    if reads && io::stdin().is_terminal() {
+        // Without a word, the command would seem to hang.
+        let _ = writeln!(io::stderr(), "pushbridge publish: type the data, then Ctrl-D on a line of its own");
     }
     let body = event(args, input).await?;
     print_answer(&target.post(body).await?, out)

@@ -37,7 +37,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct SubscribeArgs {
     /// The route, http:// or https:// (over TLS, HTTP/2 is used where the server has it)
-    #[arg(value_name = "URL")]
+    #[arg(value_name = "URL", value_parser = parse_url)]
     pub url: http::Uri,
     /// How events come: the same URL serves all three
     #[arg(long, value_enum, default_value_t = Transport::Sse)]
@@ -140,6 +140,14 @@ fn backoff(retry: Duration, failures: u32, random: u64) -> Duration {
 
 fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
+}
+
+fn parse_url(text: &str) -> Result<http::Uri, String> {
+    match text.parse::<http::Uri>() {
+        Ok(url) if url.scheme().is_some() => Ok(url),
+        _ if text.contains("://") => Err("a URL is such as http://localhost:8080/events/news".to_owned()),
+        _ => Err(format!("a URL starts with http:// or https://, such as http://{}", text.trim_start_matches('/'))),
+    }
 }
 
 fn parse_field(text: &str) -> Result<(http::HeaderName, http::HeaderValue), String> {

@@ -24,6 +24,8 @@ pub(in crate::hub) struct Mark {
     state: AtomicU8,
     /// The end of the log, as far as the shard has copied it.
     pub(in crate::hub) copied: AtomicU64,
+    /// The bytes that had ever been appended then.
+    pub(in crate::hub) copied_bytes: AtomicU64,
 }
 
 const ABSENT: u8 = 0;
@@ -53,13 +55,13 @@ impl Channel {
 
     /// Whether publishers run ahead of the shards by half of what the log keeps.
     pub fn is_congested(&self) -> bool {
-        let (end, kept) = {
-            let log = self.log.lock();
-            (log.end(), log.policy().history_messages_max.max(crate::hub::log::LIVE_WINDOW_MESSAGES))
-        };
-        let slowest =
-            self.marks.iter().filter(|mark| mark.is_present()).map(|mark| mark.copied.load(Ordering::Relaxed));
-        slowest.min().is_some_and(|copied| end.saturating_sub(copied) > kept as u64 / 2)
+        let extent = self.log.lock().extent();
+        self.marks.iter().filter(|mark| mark.is_present()).any(|mark| {
+            let (end, bytes) = (mark.copied.load(Ordering::Relaxed), mark.copied_bytes.load(Ordering::Relaxed));
+            let ahead = extent.end.saturating_sub(end);
+            // One message that is larger than half of what is kept is no reason to wait.
+            ahead > extent.half_messages || ahead > 1 && extent.bytes.saturating_sub(bytes) > extent.half_bytes
+        })
     }
 }
 

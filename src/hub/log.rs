@@ -77,12 +77,26 @@ pub struct Place {
     pub gap: Option<GapReason>,
 }
 
+/// How far a log has come, in messages and bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The sequence number that the next entry will have.
+    pub end: u64,
+    /// The bytes of all that was ever appended.
+    pub bytes: u64,
+    /// Half of the messages that are kept.
+    pub half_messages: u64,
+    /// Half of the bytes that are kept.
+    pub half_bytes: u64,
+}
+
 /// The newest messages of one channel.
 #[derive(Debug)]
 pub struct Log {
     first: u64,
     entries: VecDeque<Arc<Entry>>,
     bytes: usize,
+    appended_bytes: u64,
     last: Position,
     evicted_offset: u64,
     /// Readers from before this sequence number missed what the bus lost, rather than being slow.
@@ -108,6 +122,7 @@ impl Log {
             first: 0,
             entries: VecDeque::new(),
             bytes: 0,
+            appended_bytes: 0,
             last: Position { epoch, offset: 0 },
             evicted_offset: 0,
             lost_before: 0,
@@ -150,6 +165,16 @@ impl Log {
         self.first + self.entries.len() as u64
     }
 
+    /// How much has been appended so far, and half of what is kept at most: a reader that is further behind is at risk.
+    pub fn extent(&self) -> Extent {
+        Extent {
+            end: self.end(),
+            bytes: self.appended_bytes,
+            half_messages: self.policy.history_messages_max.max(LIVE_WINDOW_MESSAGES) as u64 / 2,
+            half_bytes: self.policy.history_bytes_max as u64 / 2,
+        }
+    }
+
     /// The bytes that the entries count for.
     pub fn bytes(&self) -> usize {
         self.bytes + self.latest.as_ref().map_or(0, Latest::bytes)
@@ -176,6 +201,7 @@ impl Log {
         let entry = Arc::new(Entry::new(message, position, now_us));
         self.last = position;
         self.bytes += entry.message.size_bytes();
+        self.appended_bytes += entry.message.size_bytes() as u64;
         if let Some(latest) = &mut self.latest {
             latest.insert(&entry, self.policy.history_bytes_max);
         }

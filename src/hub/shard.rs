@@ -121,7 +121,9 @@ impl Mirror {
         if !Arc::ptr_eq(&self.policy, log.policy()) {
             self.policy = Arc::clone(log.policy());
         }
-        self.channel.marks[worker].copied.store(self.first + self.entries.len() as u64, Ordering::Relaxed);
+        let (mark, extent) = (&self.channel.marks[worker], log.extent());
+        mark.copied.store(extent.end, Ordering::Relaxed);
+        mark.copied_bytes.store(extent.bytes, Ordering::Relaxed);
     }
 }
 
@@ -207,7 +209,7 @@ impl Shard {
             for entry in mirror.entries.range(mirror.entries.len() - new as usize..) {
                 fanned_out(entry.published_us);
             }
-            if mirror.told < mirror.end().max(mirror.first) {
+            if mirror.told < mirror.end() {
                 mirror.told = mirror.end();
                 for key in &mirror.readers {
                     state.readers[*key as usize].wake();

@@ -131,6 +131,28 @@ fn a_session_that_falls_behind_is_told() {
 }
 
 #[test]
+fn publishers_are_ahead_by_messages_or_by_bytes() {
+    for (policy, text, calm) in [
+        (ChannelPolicy { history_messages_max: 0, ..ChannelPolicy::default() }, "x".to_owned(), 32),
+        (ChannelPolicy { history_bytes_max: 10_000, ..ChannelPolicy::default() }, "x".repeat(1000), 5),
+        (ChannelPolicy { history_bytes_max: 10, ..ChannelPolicy::default() }, "x".repeat(1000), 1),
+    ] {
+        let hub = hub(policy);
+        let shard = Shard::new(&hub, 1);
+        let channel = hub.open(&name("c")).expect("room");
+        (0..100).for_each(|_| _ = publish(&hub, "c", &text));
+        assert!(!channel.is_congested(), "nobody reads");
+        let _session = shard.subscribe(&[name("c")], None, Start::Now).expect("room");
+        (0..calm).for_each(|_| _ = publish(&hub, "c", &text));
+        assert!(!channel.is_congested());
+        publish(&hub, "c", &text);
+        assert!(channel.is_congested());
+        pump(&shard);
+        assert!(!channel.is_congested());
+    }
+}
+
+#[test]
 fn a_cursor_of_other_channels_is_a_gap() {
     let hub = hub(ChannelPolicy::default());
     let shard = Shard::new(&hub, 0);

@@ -54,12 +54,12 @@ async fn one_event_is_published_and_answered() {
 }
 
 #[tokio::test]
-async fn an_array_is_answered_in_order_and_paced_between_events() {
+async fn an_array_is_answered_in_order_and_paced_before_each_event() {
     let world = World::new();
     let body = r#"[{"channel":"a","data":1},{"channels":["b","c"],"data":2},{"channel":"a","data":3}]"#;
     let (_, _, answer) = post(&world, &[JSON], body).await;
     assert_eq!(answer, results(&[("a", "1-1", false), ("b", "1-1", false), ("c", "1-1", false), ("a", "1-2", false)]));
-    assert_eq!(world.bus.paced(), ["b", "c", "a"]);
+    assert_eq!(world.bus.paced(), ["a", "b", "c", "a"]);
     assert_eq!(post(&world, &[JSON], "[]").await.2, results(&[]));
 }
 

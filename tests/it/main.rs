@@ -3,10 +3,14 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "rules for the program, not for its tests")]
 
+mod admin;
 mod browser;
+mod cli;
 mod limits;
 mod proxy;
+mod publish;
 mod push;
 mod support;
 mod tidy;
 mod tls;
+mod webhooks;

@@ -4,6 +4,8 @@ pub mod backend;
 pub mod browser;
 pub mod certificates;
 pub mod client;
+pub mod duplex;
+pub mod events;
 pub mod frames;
 pub mod metrics;
 pub mod program;

@@ -77,9 +77,12 @@ impl<'a> Reader<'a> {
         self.connections
     }
 
-    /// A connection was accepted.
+    /// A connection was accepted; each but the first is told on the error output, where its loss was.
     pub fn connected(&mut self) {
         self.connections += 1;
+        if self.connections > 1 {
+            self.note(format_args!("connected again"));
+        }
     }
 
     /// Prints an event and remembers its id.
