@@ -5,3 +5,4 @@ mod browser;
 mod push;
 mod support;
 mod tidy;
+mod websocket;

@@ -2,8 +2,11 @@
 
 pub mod browser;
 pub mod client;
+pub mod figures;
 pub mod program;
 pub mod proxy;
+pub mod tls;
+pub mod websocket;
 
 use std::time::{Duration, Instant};
 

@@ -68,12 +68,17 @@ pub fn within<T>(what: &'static str, future: impl Future<Output = T>) -> impl Fu
 
 /// Sends one request on a connection of its own; the answer's head, its body still to come.
 pub async fn open(http: Http, to: SocketAddr, request: Request<Full<Bytes>>) -> Response<Incoming> {
+    open_over(http, dial(to).await, request).await
+}
+
+/// As [`open`], on a connection that is there already.
+pub async fn open_over(http: Http, tcp: TcpStream, request: Request<Full<Bytes>>) -> Response<Incoming> {
     let exchange = async {
         match http {
-            Http::H1 => send_h1(dial(to).await, request).await,
-            Http::H2c => send_h2(dial(to).await, request).await,
-            Http::H1Tls => send_h1(dial_tls(to, b"http/1.1", "localhost").await, request).await,
-            Http::H2Tls => send_h2(dial_tls(to, b"h2", "localhost").await, request).await,
+            Http::H1 => send_h1(tcp, request).await,
+            Http::H2c => send_h2(tcp, request).await,
+            Http::H1Tls => send_h1(dial_tls_over(tcp, b"http/1.1", "localhost").await, request).await,
+            Http::H2Tls => send_h2(dial_tls_over(tcp, b"h2", "localhost").await, request).await,
         }
     };
     within("an answer", exchange).await
@@ -146,6 +151,11 @@ pub async fn dial(to: SocketAddr) -> TcpStream {
 
 /// A TLS connection that takes any certificate.
 pub async fn dial_tls(to: SocketAddr, alpn: &[u8], name: &str) -> tokio_rustls::client::TlsStream<TcpStream> {
+    dial_tls_over(dial(to).await, alpn, name).await
+}
+
+/// As [`dial_tls`], on a connection that is there already.
+pub async fn dial_tls_over(tcp: TcpStream, alpn: &[u8], name: &str) -> tokio_rustls::client::TlsStream<TcpStream> {
     let mut config =
         rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -156,7 +166,7 @@ pub async fn dial_tls(to: SocketAddr, alpn: &[u8], name: &str) -> tokio_rustls::
     config.alpn_protocols = vec![alpn.to_vec()];
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let name = ServerName::try_from(name.to_owned()).expect("a name");
-    within("a handshake", connector.connect(name, dial(to).await)).await.expect("a handshake")
+    within("a handshake", connector.connect(name, tcp)).await.expect("a handshake")
 }
 
 async fn send_h1(
