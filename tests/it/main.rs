@@ -3,6 +3,7 @@
 
 mod browser;
 mod push;
+mod resume;
 mod support;
 mod tidy;
 mod websocket;

@@ -46,6 +46,19 @@ async fn flood(proxy: &Proxy, channel: &str) {
     }
 }
 
+/// Reads texts up to the close frame, and to the end.
+async fn close_after_messages(mut socket: WebSocket) -> (u16, String) {
+    let mut close = None;
+    while let Some(Ok(message)) = socket.next().await {
+        match message {
+            Message::Close(frame) => close = frame,
+            other => assert!(other.is_text() && close.is_none(), "{other:?}"),
+        }
+    }
+    let close = close.expect("a close frame with a code");
+    (close.code.into(), close.reason.as_str().to_owned())
+}
+
 #[tokio::test]
 async fn a_slow_v1_session_hears_of_the_gap_and_goes_on() {
     let proxy = start(YAML);
@@ -80,16 +93,9 @@ async fn a_slow_raw_session_is_closed_for_the_gap() {
     let proxy = start(YAML);
     for http in [Http::H1, Http::H2Tls] {
         let opened = ask_over(http, narrow(at(&proxy, http)).await, "/events/c", &[]).await;
-        let mut socket = WebSocket::of(opened).await;
+        let socket = WebSocket::of(opened).await;
         flood(&proxy, "c").await;
-        let close = loop {
-            match socket.next().await.expect("a message").expect("a message") {
-                Message::Close(frame) => break frame.expect("a code"),
-                Message::Text(_) => {}
-                other => panic!("{other:?}"),
-            }
-        };
-        assert_eq!((u16::from(close.code), close.reason.as_str()), (4001, "gap"), "{http:?}");
+        assert_eq!(close_after_messages(socket).await, (4001, "gap".to_owned()), "{http:?}");
     }
 }
 
@@ -122,18 +128,11 @@ async fn a_slow_session_is_closed_where_the_channel_says_so() {
     for http in [Http::H1, Http::H2c] {
         let proxy = start(YAML);
         let to = at(&proxy, http);
-        let mut socket = WebSocket::of(ask_over(http, narrow(to).await, "/events/strict.c", &V1).await).await;
+        let socket = WebSocket::of(ask_over(http, narrow(to).await, "/events/strict.c", &V1).await).await;
         let stream = open_over(http, narrow(to).await, get(to, "/events/strict.c", &SSE)).await;
         flood(&proxy, "strict.c").await;
         // The client that reads again finds the reason.
-        let close = loop {
-            match socket.next().await.expect("a message").expect("a message") {
-                Message::Close(frame) => break frame.expect("a code"),
-                Message::Text(_) => {}
-                other => panic!("{other:?}"),
-            }
-        };
-        assert_eq!((u16::from(close.code), close.reason.as_str()), (4413, "slow"), "{http:?}");
+        assert_eq!(close_after_messages(socket).await, (4413, "slow".to_owned()), "{http:?}");
         wait_for_close(&proxy, "websocket", "slow").await;
         // One that does not is cut off all the same.
         wait_for_close(&proxy, "sse", "slow").await;
