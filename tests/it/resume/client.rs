@@ -113,7 +113,7 @@ impl Client {
     pub async fn visit(&mut self, events: u64) {
         let way = Way::ALL[self.random.below(6) as usize];
         let few = self.random.below(40);
-        self.visit_by(way, events.min(few)).await;
+        Box::pin(self.visit_by(way, events.min(few))).await;
     }
 
     /// One visit.
@@ -125,9 +125,9 @@ impl Client {
         }
         let visit = async {
             match way.transport {
-                Transport::Sse => self.stream(way.http, tcp, events).await,
-                Transport::LongPoll => self.poll(way.http, tcp).await,
-                Transport::WebSocket => self.socket(way.http, tcp, events, leave).await,
+                Transport::Sse => Box::pin(self.stream(way.http, tcp, events)).await,
+                Transport::LongPoll => Box::pin(self.poll(way.http, tcp)).await,
+                Transport::WebSocket => Box::pin(self.socket(way.http, tcp, events, leave)).await,
             }
         };
         tokio::time::timeout(DEADLINE, visit).await.expect("a visit in time");
