@@ -81,7 +81,7 @@ pub async fn open_over(http: Http, tcp: TcpStream, request: Request<Full<Bytes>>
             Http::H2Tls => send_h2(dial_tls_over(tcp, b"h2", "localhost").await, request).await,
         }
     };
-    within("an answer", exchange).await
+    within("an answer", Box::pin(exchange)).await
 }
 
 /// Sends one request and reads the whole answer.

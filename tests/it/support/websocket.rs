@@ -58,7 +58,7 @@ pub async fn ask_over(http: Http, tcp: TcpStream, path: &str, fields: &[(&str, &
         };
         Opened { status, fields, io, socket }
     };
-    within("an answer to a WebSocket's opening", asking).await
+    within("an answer to a WebSocket's opening", Box::pin(asking)).await
 }
 
 impl Opened {
