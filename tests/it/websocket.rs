@@ -3,6 +3,7 @@
 mod handshake;
 mod liveness;
 mod rules;
+mod shared;
 mod slow;
 mod v1;
 

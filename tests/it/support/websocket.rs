@@ -134,19 +134,63 @@ async fn ask_h2(
     path: &str,
     fields: &[(&str, &str)],
 ) -> (StatusCode, HeaderMap, Box<dyn Io>) {
-    let (mut sender, connection) = h2::client::handshake(io).await.expect("a handshake");
-    tokio::spawn(connection);
-    while !sender.is_extended_connect_protocol_enabled() {
-        sender = sender.ready().await.expect("a connection");
-        tokio::task::yield_now().await;
+    let connection = H2Connection::over(io, to).await;
+    connection.ask_for(path, fields).await
+}
+
+/// An HTTP/2 connection that can carry several WebSockets.
+pub struct H2Connection {
+    sender: h2::client::SendRequest<Bytes>,
+    to: SocketAddr,
+    socket: Option<OwnedFd>,
+}
+
+impl H2Connection {
+    /// One in cleartext.
+    pub async fn open(to: SocketAddr) -> Self {
+        let tcp = dial(to).await;
+        let socket = tcp.as_fd().try_clone_to_owned().expect("a second handle");
+        Self { socket: Some(socket), ..Self::over(tcp, to).await }
     }
-    let mut request = Request::connect(format!("http://{to}{path}"));
-    request = request.extension(h2::ext::Protocol::from_static("websocket"));
-    let mut request = request.body(()).expect("a request");
-    *request.headers_mut() = with(&[("sec-websocket-version", "13")], fields);
-    let (response, send) = sender.send_request(request, false).expect("sent");
-    let (head, receive) = response.await.expect("an answer").into_parts();
-    (head.status, head.headers, Box::new(H2Stream { send, receive, unread: Bytes::new(), _sender: sender }))
+
+    async fn over(io: impl Io + 'static, to: SocketAddr) -> Self {
+        let (mut sender, connection) = h2::client::handshake(io).await.expect("a handshake");
+        tokio::spawn(connection);
+        while !sender.is_extended_connect_protocol_enabled() {
+            sender = sender.ready().await.expect("a connection");
+            tokio::task::yield_now().await;
+        }
+        Self { sender, to, socket: None }
+    }
+
+    /// Asks for one more WebSocket.
+    pub async fn ask(&self, path: &str, fields: &[(&str, &str)]) -> Opened {
+        let socket = self.socket.as_ref().and_then(|socket| socket.try_clone().ok()).expect("a handle");
+        let (status, fields, io) = within("an answer to a WebSocket's opening", self.ask_for(path, fields)).await;
+        Opened { status, fields, io, socket }
+    }
+
+    /// Asks for an event stream; what comes of it.
+    pub async fn stream(&self, path: &str) -> Box<dyn Io> {
+        let request = Request::get(format!("http://{}{path}", self.to)).header("accept", "text/event-stream");
+        let (response, send) =
+            self.sender.clone().send_request(request.body(()).expect("a request"), true).expect("sent");
+        let response = within("an answer", response).await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        let receive = response.into_body();
+        Box::new(H2Stream { send, receive, unread: Bytes::new(), _sender: self.sender.clone() })
+    }
+
+    async fn ask_for(&self, path: &str, fields: &[(&str, &str)]) -> (StatusCode, HeaderMap, Box<dyn Io>) {
+        let mut request = Request::connect(format!("http://{}{path}", self.to));
+        request = request.extension(h2::ext::Protocol::from_static("websocket"));
+        let mut request = request.body(()).expect("a request");
+        *request.headers_mut() = with(&[("sec-websocket-version", "13")], fields);
+        let (response, send) = self.sender.clone().send_request(request, false).expect("sent");
+        let (head, receive) = response.await.expect("an answer").into_parts();
+        let io = H2Stream { send, receive, unread: Bytes::new(), _sender: self.sender.clone() };
+        (head.status, head.headers, Box::new(io))
+    }
 }
 
 /// Bytes that were read with the head come first.
@@ -181,7 +225,7 @@ impl<T: Io> AsyncWrite for Rewound<T> {
     }
 }
 
-/// A stream of an HTTP/2 connection of its own; the connection ends with it.
+/// A stream of an HTTP/2 connection, which ends with its last stream.
 struct H2Stream {
     send: h2::SendStream<Bytes>,
     receive: h2::RecvStream,
@@ -306,12 +350,9 @@ impl WebSocket {
     }
 
     /// Says a command and gives the answer.
-    #[track_caller]
-    pub fn command(&mut self, command: Value) -> impl Future<Output = Value> {
-        async move {
-            self.send(command.to_string().as_str()).await;
-            self.json().await
-        }
+    pub async fn command(&mut self, command: Value) -> Value {
+        self.send(command.to_string().as_str()).await;
+        self.json().await
     }
 
     /// The close frame, which must be next, and the clean end after it.

@@ -15,9 +15,8 @@ fn close(code: u16, reason: &str) -> Vec<u8> {
 /// Reads frames up to the close frame and the clean end; the code.
 async fn close_code(frames: &mut Frames) -> Option<u16> {
     let payload = loop {
-        match frames.next().await.expect("a close frame before the end") {
-            (0x88, payload) => break payload,
-            (_, _) => {}
+        if let (0x88, payload) = frames.next().await.expect("a close frame before the end") {
+            break payload;
         }
     };
     assert_eq!(frames.next().await, None, "the end after a close frame");
