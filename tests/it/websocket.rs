@@ -108,6 +108,40 @@ async fn cloudevents_are_sent_as_they_came_or_made_up() {
 }
 
 #[tokio::test]
+async fn a_client_without_a_cursor_starts_where_the_route_says() {
+    let proxy = start(
+        "
+routes:
+  - name: newest
+    match: { path: \"/newest/{topic}\" }
+    push: { channels: [\"{topic}\"], start: { last: 2 } }
+  - name: now
+    match: { path: \"/now/{topic}\" }
+    push: { channels: [\"{topic}\"] }
+",
+    );
+    for n in 1..=4 {
+        say(&proxy, serde_json::json!({"channel": "c", "data": n})).await;
+    }
+    for http in ALL {
+        let to = at(&proxy, http);
+        let mut socket = WebSocket::v1(http, to, "/newest/c").await;
+        let events = [socket.json().await, socket.json().await];
+        assert_eq!([&events[0]["data"], &events[1]["data"]], [3, 4], "{http:?}");
+        let cursor = events[0]["id"].as_str().expect("an id");
+        let mut raw = WebSocket::open(http, to, "/newest/c", &[("last-event-id", cursor)]).await;
+        assert_eq!(raw.text().await, "4", "a cursor counts more than the start");
+        let mut now = WebSocket::open(http, to, "/now/c", &[]).await;
+        say(&proxy, serde_json::json!({"channel": "c", "data": "new"})).await;
+        assert_eq!(now.text().await, "new");
+        // Leaves the channel as it was for the next.
+        for n in 3..=4 {
+            say(&proxy, serde_json::json!({"channel": "c", "data": n})).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn sockets_end_with_1012_when_the_process_is_stopped() {
     let proxy = start(ROUTE);
     let mut raw = Vec::new();

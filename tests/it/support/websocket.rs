@@ -47,14 +47,19 @@ pub async fn ask(http: Http, to: SocketAddr, path: &str, fields: &[(&str, &str)]
 
 /// As [`ask`], on a connection that is there already.
 pub async fn ask_over(http: Http, tcp: TcpStream, path: &str, fields: &[(&str, &str)]) -> Opened {
+    ask_ahead(http, tcp, path, fields, b"").await
+}
+
+/// As [`ask_over`]; the client goes on to say `ahead` before it has the answer.
+async fn ask_ahead(http: Http, tcp: TcpStream, path: &str, fields: &[(&str, &str)], ahead: &[u8]) -> Opened {
     let to = tcp.peer_addr().expect("an address");
     let socket = tcp.as_fd().try_clone_to_owned().expect("a second handle");
     let asking = async {
         let (status, fields, io) = match http {
-            Http::H1 => ask_h1(tcp, to, path, fields).await,
-            Http::H1Tls => ask_h1(dial_tls_over(tcp, b"http/1.1", "localhost").await, to, path, fields).await,
-            Http::H2c => ask_h2(tcp, to, path, fields).await,
-            Http::H2Tls => ask_h2(dial_tls_over(tcp, b"h2", "localhost").await, to, path, fields).await,
+            Http::H1 => ask_h1(tcp, to, path, fields, ahead).await,
+            Http::H1Tls => ask_h1(dial_tls_over(tcp, b"http/1.1", "localhost").await, to, path, fields, ahead).await,
+            Http::H2c => ask_h2(tcp, to, path, fields, ahead).await,
+            Http::H2Tls => ask_h2(dial_tls_over(tcp, b"h2", "localhost").await, to, path, fields, ahead).await,
         };
         Opened { status, fields, io, socket }
     };
@@ -89,6 +94,7 @@ async fn ask_h1(
     to: SocketAddr,
     path: &str,
     fields: &[(&str, &str)],
+    ahead: &[u8],
 ) -> (StatusCode, HeaderMap, Box<dyn Io>) {
     let host = to.to_string();
     let usual = [
@@ -102,7 +108,7 @@ async fn ask_h1(
     for (name, value) in &with(&usual, fields) {
         head += &format!("{name}: {}\r\n", value.to_str().expect("text"));
     }
-    io.write_all((head + "\r\n").as_bytes()).await.expect("sent");
+    io.write_all(&[head.as_bytes(), b"\r\n", ahead].concat()).await.expect("sent");
     let mut read = Vec::new();
     let (len, status, fields) = loop {
         let mut part = [0; 4096];
@@ -133,9 +139,10 @@ async fn ask_h2(
     to: SocketAddr,
     path: &str,
     fields: &[(&str, &str)],
+    ahead: &[u8],
 ) -> (StatusCode, HeaderMap, Box<dyn Io>) {
     let connection = H2Connection::over(io, to).await;
-    connection.ask_for(path, fields).await
+    connection.ask_for(path, fields, ahead).await
 }
 
 /// An HTTP/2 connection that can carry several WebSockets.
@@ -143,6 +150,8 @@ pub struct H2Connection {
     sender: h2::client::SendRequest<Bytes>,
     to: SocketAddr,
     socket: Option<OwnedFd>,
+    /// What is asked for (`:protocol`).
+    pub protocol: &'static str,
 }
 
 impl H2Connection {
@@ -160,13 +169,13 @@ impl H2Connection {
             sender = sender.ready().await.expect("a connection");
             tokio::task::yield_now().await;
         }
-        Self { sender, to, socket: None }
+        Self { sender, to, socket: None, protocol: "websocket" }
     }
 
     /// Asks for one more WebSocket.
     pub async fn ask(&self, path: &str, fields: &[(&str, &str)]) -> Opened {
         let socket = self.socket.as_ref().and_then(|socket| socket.try_clone().ok()).expect("a handle");
-        let (status, fields, io) = within("an answer to a WebSocket's opening", self.ask_for(path, fields)).await;
+        let (status, fields, io) = within("an answer to a WebSocket's opening", self.ask_for(path, fields, b"")).await;
         Opened { status, fields, io, socket }
     }
 
@@ -181,12 +190,15 @@ impl H2Connection {
         Box::new(H2Stream { send, receive, unread: Bytes::new(), _sender: self.sender.clone() })
     }
 
-    async fn ask_for(&self, path: &str, fields: &[(&str, &str)]) -> (StatusCode, HeaderMap, Box<dyn Io>) {
+    async fn ask_for(&self, path: &str, fields: &[(&str, &str)], ahead: &[u8]) -> (StatusCode, HeaderMap, Box<dyn Io>) {
         let mut request = Request::connect(format!("http://{}{path}", self.to));
-        request = request.extension(h2::ext::Protocol::from_static("websocket"));
+        request = request.extension(h2::ext::Protocol::from_static(self.protocol));
         let mut request = request.body(()).expect("a request");
         *request.headers_mut() = with(&[("sec-websocket-version", "13")], fields);
-        let (response, send) = self.sender.clone().send_request(request, false).expect("sent");
+        let (response, mut send) = self.sender.clone().send_request(request, false).expect("sent");
+        if !ahead.is_empty() {
+            send.send_data(Bytes::copy_from_slice(ahead), false).expect("sent");
+        }
         let (head, receive) = response.await.expect("an answer").into_parts();
         let io = H2Stream { send, receive, unread: Bytes::new(), _sender: self.sender.clone() };
         (head.status, head.headers, Box::new(io))
@@ -396,7 +408,12 @@ pub type Frame = (u8, Vec<u8>);
 impl Frames {
     /// Opens one that must be accepted.
     pub async fn open(http: Http, to: SocketAddr, path: &str, fields: &[(&str, &str)]) -> Self {
-        let opened = ask(http, to, path, fields).await;
+        Self::open_ahead(http, to, path, fields, b"").await
+    }
+
+    /// As [`Frames::open`]; the client goes on to say `ahead` before it has the answer.
+    pub async fn open_ahead(http: Http, to: SocketAddr, path: &str, fields: &[(&str, &str)], ahead: &[u8]) -> Self {
+        let opened = ask_ahead(http, dial(to).await, path, fields, ahead).await;
         assert!(matches!(opened.status.as_u16(), 101 | 200), "refused: {}", opened.status);
         Self { io: opened.io, read: Vec::new() }
     }

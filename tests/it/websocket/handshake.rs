@@ -3,7 +3,7 @@
 use super::{ROUTE, at, say, start};
 use crate::support::client::{Http, get, open, request, send};
 use crate::support::figures::figure;
-use crate::support::websocket::{ALL, WebSocket, ask};
+use crate::support::websocket::{ALL, H2Connection, WebSocket, ask};
 use serde_json::json;
 
 const V1: (&str, &str) = ("sec-websocket-protocol", "pushbridge.v1.json");
@@ -76,6 +76,15 @@ async fn broken_openings_are_answered_400() {
     let bad = [("reason", "bad_subscribe")];
     crate::support::figures::wait_for_figure(&proxy, "pushbridge_server_refusals_total", &bad, 9.0).await;
     assert_eq!(figure(&proxy, "pushbridge_hub_sessions_opened_total", &[]).await, 0.0);
+}
+
+#[tokio::test]
+async fn another_protocol_is_answered_501() {
+    let proxy = start(ROUTE);
+    let mut connection = H2Connection::open(proxy.address("http")).await;
+    connection.protocol = "connect-udp";
+    let refused = connection.ask("/events/c", &[]).await;
+    assert_eq!((refused.status.as_u16(), refused.problem().await["status"].as_u64()), (501, Some(501)));
 }
 
 #[tokio::test]

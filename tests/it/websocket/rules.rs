@@ -87,6 +87,21 @@ async fn fragments_with_pings_between_are_one_command() {
 }
 
 #[tokio::test]
+async fn what_comes_ahead_of_the_answer_is_heard() {
+    let proxy = start(ROUTE);
+    let ping = masked(0x89, b"early");
+    for http in ALL {
+        // A whole frame and half of the next.
+        let next = masked(0x89, &[b'x'; 100]);
+        let ahead = [&ping[..], &next[..50]].concat();
+        let mut frames = Frames::open_ahead(http, at(&proxy, http), "/events/c", &[], &ahead).await;
+        assert_eq!(frames.next().await, Some((0x8a, b"early".to_vec())), "{http:?}");
+        frames.write(&next[50..]).await;
+        assert_eq!(frames.next().await, Some((0x8a, vec![b'x'; 100])));
+    }
+}
+
+#[tokio::test]
 async fn what_raw_clients_say_is_not_taken() {
     let proxy = start(ROUTE);
     for http in [Http::H1, Http::H2Tls] {
