@@ -61,10 +61,22 @@ pub fn may_open(parts: &Parts, allowed: &AllowedOrigins) -> bool {
         AllowedOrigins::Same => {
             let host = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
             let host = host.or_else(|| parts.headers.get(HOST).map(HeaderValue::as_bytes)).unwrap_or_default();
-            let of_origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-            of_origin.is_some_and(|of_origin| of_origin.as_bytes().eq_ignore_ascii_case(host))
+            origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(|(scheme, of_origin)| {
+                without_default_port(host, scheme).eq_ignore_ascii_case(of_origin.as_bytes())
+            })
         }
     }
+}
+
+/// A `Host` as an origin of this scheme would have it: browsers leave the scheme's own port out (RFC 6454 §6.2). Which
+/// scheme the page's request had is not known here, where TLS may have ended before.
+fn without_default_port<'a>(host: &'a [u8], scheme: &str) -> &'a [u8] {
+    let port: &[u8] = match scheme {
+        "https" => b":443",
+        "http" => b":80",
+        _ => return host,
+    };
+    host.strip_suffix(port).unwrap_or(host)
 }
 
 #[cfg(test)]
@@ -107,6 +119,9 @@ mod tests {
         check_open(None, "a.example", &AllowedOrigins::Same, true);
         check_open(Some("https://a.example:8443"), "a.example:8443", &AllowedOrigins::Same, true);
         check_open(Some("https://A.example"), "a.example", &AllowedOrigins::Same, true);
+        check_open(Some("https://a.example"), "a.example:443", &AllowedOrigins::Same, true);
+        check_open(Some("http://a.example"), "a.example:443", &AllowedOrigins::Same, false);
+        check_open(Some("https://[::1]"), "[::1]:443", &AllowedOrigins::Same, true);
         check_open(Some("https://b.example"), "a.example", &AllowedOrigins::Same, false);
         check_open(Some("null"), "a.example", &AllowedOrigins::Same, false);
         let list = AllowedOrigins::List(vec!["https://shop.example".into()]);

@@ -181,7 +181,8 @@ impl Session {
             return Poll::Ready(reason);
         }
         let now_ms = self.subscription.shard().now_ms();
-        if now_ms.saturating_sub(self.last_sent_ms) >= FINISH_MS_MAX {
+        // Who was too slow for the channel is not waited for.
+        if reason == CloseReason::Slow || now_ms.saturating_sub(self.last_sent_ms) >= FINISH_MS_MAX {
             return Poll::Ready(reason);
         }
         self.subscription.set_deadline(self.last_sent_ms + FINISH_MS_MAX);

@@ -4,13 +4,16 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "rules for the program, not for its tests")]
 
 mod admin;
+mod autobahn;
 mod browser;
 mod cli;
 mod limits;
 mod proxy;
 mod publish;
 mod push;
+mod resume;
 mod support;
 mod tidy;
 mod tls;
 mod webhooks;
+mod websocket;

@@ -6,10 +6,13 @@ pub mod certificates;
 pub mod client;
 pub mod duplex;
 pub mod events;
+pub mod figures;
 pub mod frames;
 pub mod metrics;
 pub mod program;
 pub mod proxy;
+pub mod tls;
+pub mod websocket;
 
 use std::time::{Duration, Instant};
 

@@ -27,6 +27,8 @@ const DELIVERIES_PER_POLL_MAX: usize = 64;
 const PUBLISH_MS_MAX: u64 = 10_000;
 /// How long leaving may take: what the client still has to take, and its last publishes.
 const LEAVE_MS: u64 = 5_000;
+/// How often a session whose client takes nothing looks whether it has fallen too far behind.
+const LOOK_BEHIND_MS: u64 = 1_000;
 /// The hub's clock is coarse: a timer of ours is never set for less.
 const TIMER_MS_MIN: u64 = 50;
 
@@ -176,6 +178,11 @@ impl<W: Wire, F: Feed> Driver<W, F> {
                 return Pause::Empty;
             }
             if !self.link.has_room() {
+                // The client would hear of it from the feed only once it reads again, if ever.
+                if self.feed.is_too_slow() {
+                    let turn = &mut Turn { now_ms, place: &mut self.feed, out: &mut self.link };
+                    self.machine.on_delivery(Delivery::End(CloseReason::Slow), turn);
+                }
                 return Pause::Blocked;
             }
             let Some(delivery) = self.feed.next() else { return Pause::Empty };
@@ -244,7 +251,8 @@ impl<W: Wire, F: Feed> Driver<W, F> {
             }
         } else {
             // The feed would be ready at once, with messages that can't be sent on.
-            self.set_timer(deadline_ms, now_ms, cx);
+            let look_ms = (now_ms / LOOK_BEHIND_MS + 1) * LOOK_BEHIND_MS;
+            self.set_timer(deadline_ms.min(look_ms), now_ms, cx);
         }
     }
 

@@ -63,6 +63,8 @@ pub trait Feed: Place {
     fn next(&mut self) -> Option<Delivery>;
     /// See [`Subscription::poll_wait`].
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// See [`Subscription::is_too_slow`].
+    fn is_too_slow(&self) -> bool;
     /// See [`Subscription::set_deadline`].
     fn set_deadline(&mut self, at_ms: u64);
     /// Milliseconds of the shard's clock.
@@ -134,6 +136,10 @@ impl Feed for Live {
 
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.subscription.poll_wait(cx)
+    }
+
+    fn is_too_slow(&self) -> bool {
+        self.subscription.is_too_slow()
     }
 
     fn set_deadline(&mut self, at_ms: u64) {

@@ -72,12 +72,20 @@ pub async fn open<B: Sendable>(http: Http, to: SocketAddr, request: Request<B>) 
 where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    open_over(http, dial(to).await, request).await
+}
+
+/// As [`open`], on a connection that is there already.
+pub async fn open_over<B: Sendable>(http: Http, tcp: TcpStream, request: Request<B>) -> Response<Incoming>
+where
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let exchange = async {
         match http {
-            Http::H1 => send_h1(dial(to).await, request).await,
-            Http::H2c => send_h2(dial(to).await, request).await,
-            Http::H1Tls => send_h1(dial_tls(to, b"http/1.1", "localhost").await, request).await,
-            Http::H2Tls => send_h2(dial_tls(to, b"h2", "localhost").await, request).await,
+            Http::H1 => send_h1(tcp, request).await,
+            Http::H2c => send_h2(tcp, request).await,
+            Http::H1Tls => send_h1(tls(tcp, b"http/1.1", "localhost").await, request).await,
+            Http::H2Tls => send_h2(tls(tcp, b"h2", "localhost").await, request).await,
         }
     };
     within("an answer", Box::pin(exchange)).await

@@ -35,6 +35,8 @@ struct World {
     broken: bool,
     finished: bool,
     deliveries: VecDeque<Delivery>,
+    /// Whether the feed has moved on beyond what the channel allows.
+    too_slow: bool,
     spot: Spot,
     now_ms: u64,
     deadline_ms: u64,
@@ -148,6 +150,10 @@ impl Feed for Shared {
         }
         world.feed_waker = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    fn is_too_slow(&self) -> bool {
+        self.world().too_slow
     }
 
     fn set_deadline(&mut self, at_ms: u64) {
@@ -328,6 +334,27 @@ fn a_client_that_takes_nothing_is_left_behind_in_time() {
     // A ping, two more periods, the wait for a close, the wait for the link.
     assert_eq!(left_ms, Some(20_000 + 40_000 + 5_000 + 5_000));
     assert!(rig.world().queued.len() <= ROOM + 4);
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_closed_where_the_channel_says_so() {
+    let blocked = || {
+        let mut rig = Rig::new(Subprotocol::Raw);
+        rig.world().stuck = true;
+        assert!(rig.gets(texts(1..100)).is_pending());
+        rig.world().too_slow = true;
+        assert!(rig.passes(LOOK_BEHIND_MS).is_pending());
+        rig
+    };
+    let mut rig = blocked();
+    let left_ms = (0..100_000).step_by(500).find(|now_ms| rig.passes(*now_ms).is_ready());
+    // The look behind, the wait for a close, the wait for the link.
+    assert_eq!(left_ms, Some(LOOK_BEHIND_MS + 5_000 + 5_000));
+    let mut rig = blocked();
+    rig.world().stuck = false;
+    assert!(rig.woken(|world| &mut world.flush_waker).is_pending());
+    assert_eq!(rig.taken().last().map(String::as_str), Some("close 4413 slow"));
+    assert!(rig.says(client(0x88, b"\x11\x3d")).is_ready());
 }
 
 #[test]
