@@ -115,7 +115,7 @@ async fn admit(server: &Server, endpoint: &Endpoint, tcp: &mut TcpStream, from: 
     server.metrics.refused(reason);
     if endpoint.tls.is_none() {
         let refusing = async {
-            tcp.read(&mut [0; 1024]).await?;
+            let _ = tcp.read(&mut [0; 1024]).await?;
             tcp.write_all(refusal(status, detail).as_bytes()).await?;
             tcp.shutdown().await?;
             // Reading all of the request keeps the close from discarding the answer.

@@ -211,13 +211,8 @@ async fn send(
     }
     let mut body = pin!(body);
     while let Some(frame) = poll_fn(|cx| poll_frame(body.as_mut(), &mut stream, cx)).await? {
-        match frame
-            .map_err(|error| {
-                stream.send_reset(Reason::INTERNAL_ERROR);
-                error
-            })?
-            .into_data()
-        {
+        let frame = frame.inspect_err(|_| stream.send_reset(Reason::INTERNAL_ERROR))?;
+        match frame.into_data() {
             Ok(data) => {
                 // Asked once: the end may become known while the data waits for room.
                 let last = body.is_end_stream();
