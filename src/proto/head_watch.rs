@@ -344,7 +344,7 @@ mod tests {
             }
             let mut watch = HeadWatch::default();
             watch.see(&bytes);
-            prop_assert!(!watch.conflict.is_some());
+            prop_assert!(watch.conflict.is_none());
             prop_assert_eq!(watch.state, State::Start);
             watch.see(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n");
             prop_assert!(watch.conflict.is_some());

@@ -1,13 +1,16 @@
 //! One accepted connection: its permit, its TLS handshake, and which HTTP it speaks.
 
+use crate::proto::problem::{MEDIA_TYPE, Problem};
 use crate::server::io::Io;
 use crate::server::limits::{ConnectionCount, Permit, Refused, ServerLimits};
 use crate::server::listener::{ListenerSettings, Protocol};
+use crate::server::request_id::RequestId;
 use crate::server::resets::Resets;
 use crate::server::{Handler, Peer, TlsPeer, Trust, h1, h2};
 use crate::telemetry::metrics::{ConnectionGuard, Refusal, WorkerMetrics};
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -108,20 +111,22 @@ async fn admit(server: &Server, endpoint: &Endpoint, tcp: &mut TcpStream, from: 
         Err(refused) => refused,
     };
     let (reason, status, detail) = match refused {
-        Refused::Connections => {
-            (Refusal::Connections, "503 Service Unavailable", "too many connections (limits.connections); try later")
-        }
+        Refused::Connections => (
+            Refusal::Connections,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many connections (limits.connections); try later",
+        ),
         Refused::PerIp => (
             Refusal::ConnectionsPerIp,
-            "429 Too Many Requests",
+            StatusCode::TOO_MANY_REQUESTS,
             "too many connections from this address (limits.connections_per_ip)",
         ),
     };
     server.metrics.refused(reason);
     if endpoint.tls.is_none() {
         let refusing = async {
-            tcp.read(&mut [0; 1024]).await?;
-            tcp.write_all(refusal(status, detail).as_bytes()).await?;
+            let _ = tcp.read(&mut [0; 1024]).await?;
+            tcp.write_all(refusal(status, detail, RequestId::next()).as_bytes()).await?;
             tcp.shutdown().await?;
             // Reading all of the request keeps the close from discarding the answer.
             while tcp.read(&mut [0; 1024]).await? > 0 {}
@@ -133,12 +138,12 @@ async fn admit(server: &Server, endpoint: &Endpoint, tcp: &mut TcpStream, from: 
 }
 
 /// The whole answer to a connection that gets no place.
-fn refusal(status: &str, detail: &str) -> String {
-    let (code, title) = status.split_once(' ').unwrap_or((status, ""));
-    let body = format!("{{\"title\":\"{title}\",\"status\":{code},\"detail\":\"{detail}\"}}\n");
+fn refusal(status: StatusCode, detail: &str, request_id: RequestId) -> String {
+    let body = Problem::new(status, detail).to_json(&request_id.to_string());
     format!(
-        "HTTP/1.1 {status}\r\nretry-after: 5\r\nconnection: close\r\ncontent-type: {}\r\ncontent-length: {}\r\n\r\n{body}",
-        crate::proto::problem::MEDIA_TYPE,
+        "HTTP/1.1 {} {}\r\nretry-after: 5\r\nconnection: close\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {}\r\n\r\n{body}",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default(),
         body.len()
     )
 }
@@ -227,11 +232,18 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_whole_answer() {
+        let text = refusal(StatusCode::SERVICE_UNAVAILABLE, "try later", RequestId::next());
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
         assert_eq!(
-            refusal("503 Service Unavailable", "try later"),
-            "HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\n\
-             content-type: application/problem+json\r\ncontent-length: 66\r\n\r\n\
-             {\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"try later\"}\n"
+            head,
+            format!(
+                "HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\n\
+                 content-type: application/problem+json\r\ncontent-length: {}",
+                body.len()
+            )
         );
+        let json: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!((&json["status"], &json["detail"]), (&503.into(), &"try later".into()));
+        assert!(json["request_id"].is_string(), "{json}");
     }
 }

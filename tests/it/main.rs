@@ -1,7 +1,12 @@
 //! Whole-program tests over real sockets (the built binary, real clients) and tests of the repository itself, in one
 //! crate so that they link once.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "rules for the program, not for its tests")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::large_futures,
+    reason = "these rules keep the workers fast; a test is no worker"
+)]
 
 mod admin;
 mod autobahn;
