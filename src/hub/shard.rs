@@ -67,6 +67,7 @@ pub struct Shard {
     worker: usize,
     now_us: Cell<u64>,
     looks: Cell<u32>,
+    ending: Cell<Option<CloseReason>>,
     state: RefCell<State>,
 }
 
@@ -136,6 +137,7 @@ impl Shard {
             worker,
             now_us: Cell::new(now_us),
             looks: Cell::new(0),
+            ending: Cell::new(None),
             state: RefCell::default(),
         };
         // The wheel starts at the present tick.
@@ -182,7 +184,9 @@ impl Shard {
         cursor: Option<&Cursor>,
         start: Start,
     ) -> Result<Subscription, HubError> {
-        let key = self.state.borrow_mut().readers.insert(Reader::new()) as u32;
+        let mut reader = Reader::new();
+        reader.end = self.ending.get();
+        let key = self.state.borrow_mut().readers.insert(reader) as u32;
         let mut subscription = Subscription::new(Rc::clone(self), key, cursor.is_some());
         for channel in channels {
             let position = cursor.map(|cursor| cursor.position(channel));
@@ -241,8 +245,9 @@ impl Shard {
         }
     }
 
-    /// Asks every session to end; each ends after what is already there for it.
+    /// Asks every session to end, also those that are still to come: each ends after what is already there for it.
     pub fn end_all(&self, reason: CloseReason) {
+        self.ending.set(Some(reason));
         for (_, reader) in &mut self.state.borrow_mut().readers {
             reader.end = Some(reason);
             reader.wake_anyway();

@@ -266,6 +266,8 @@ fn every_session_is_asked_to_end_after_what_is_there() {
     pump(&shard);
     shard.end_all(CloseReason::Drain);
     assert_eq!(read(&mut session), ["1", "end:drain"]);
+    let mut late = shard.subscribe(&[name("a")], None, Start::Last(1)).expect("room");
+    assert_eq!(read(&mut late), ["1", "end:drain"], "a client that polls again does not hold the end up");
 }
 
 #[derive(Debug, Clone)]

@@ -283,7 +283,10 @@ fn subscribers_outlive_a_restart_of_the_server() {
     for subscriber in &subscribers {
         assert_eq!(subscriber.next(), "before");
     }
+    let log = proxy.log();
     assert_eq!(proxy.terminate().code(), Some(0));
+    let cut = log.lock().expect("the log").iter().any(|line| line["message"] == "sessions were cut off");
+    assert!(!cut, "each session ended by itself, also the poll that came again");
     subscribers.iter().for_each(|subscriber| subscriber.note("trying again in"));
     let again = Proxy::start(&format!(
         "{YAML}\nlisteners: [{{ name: http, address: \"{http}\" }}]\npublish: {{ address: \"{at}\" }}\n"

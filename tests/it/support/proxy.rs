@@ -70,6 +70,11 @@ impl Proxy {
         self.log.lock().expect("the log").iter().any(|line| line["message"] == message)
     }
 
+    /// The log so far, which can be looked at after the end.
+    pub fn log(&self) -> Arc<Mutex<Vec<Value>>> {
+        Arc::clone(&self.log)
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub fn terminate(mut self) -> ExitStatus {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
