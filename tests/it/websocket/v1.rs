@@ -73,7 +73,7 @@ async fn a_route_of_two_channels_subscribes_both() {
         assert_eq!(socket.json().await, json!({"type": "subscribed", "channel": channel}));
     }
     say(&proxy, json!({"channels": ["a", "a.more"], "data": 1})).await;
-    let mut from = vec![socket.json().await, socket.json().await];
+    let mut from = [socket.json().await, socket.json().await];
     from.sort_by_key(|event| event["channel"].to_string());
     assert_eq!((&from[0]["channel"], &from[1]["channel"]), (&json!("a"), &json!("a.more")));
 }
