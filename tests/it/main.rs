@@ -3,6 +3,8 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "rules for the program, not for its tests")]
 
+mod autobahn;
+mod bridge;
 mod browser;
 mod push;
 mod support;

@@ -1,9 +1,11 @@
 //! What whole-program tests share, one file for each peer.
 
+pub mod bridge_backend;
 pub mod browser;
 pub mod client;
 pub mod program;
 pub mod proxy;
+pub mod socket;
 
 use std::time::{Duration, Instant};
 
