@@ -18,10 +18,11 @@ pub mod scheduled;
 pub const MEDIA_TYPE: &str = "application/websocket-events";
 /// The most bytes of client frames that wait for the next request, before the client is read no further.
 pub const PENDING_BYTES_MAX: usize = 200_000;
-/// The largest answer of a backend, in bytes.
+/// The largest answer of a backend, in bytes beside one message of the largest size: whatever a request holds can be
+/// echoed.
 pub const ANSWER_BYTES_MAX: usize = 1_000_000;
-/// The most events of one answer.
-pub const ANSWER_EVENTS_MAX: usize = 10_000;
+/// The most events of one answer: more than one request can hold, since each takes 10 bytes of [`PENDING_BYTES_MAX`].
+pub const ANSWER_EVENTS_MAX: usize = 30_000;
 
 /// What a backend said and pushbridge passed over. A closed set: it is a metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -9,7 +9,6 @@ thread_local! {
 }
 
 /// The present time as an IMF-fixdate, written once a second for each worker.
-#[expect(clippy::disallowed_methods, reason = "an edge: the date of an answer is the wall clock's")]
 pub fn http_date() -> String {
     let now_secs = unix_ms() / 1000;
     CACHED.with_borrow_mut(|(at_secs, text)| {

@@ -3,7 +3,7 @@
 use crate::proto::chunk::Chunk;
 use crate::server::io::Io;
 use crate::server::resets::{Ear, Resets};
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,6 +13,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes that may be queued before [`Link::has_room`] says no.
 pub const LINK_QUEUE_BYTES_MAX: usize = 64 * 1024;
+/// The largest HTTP/2 DATA frame that is gathered of small pieces, in bytes: what every client takes (RFC 9113 §4.2).
+const GATHERED_BYTES_MAX: usize = 16 * 1024;
+/// A piece of this many bytes is worth a DATA frame of its own, and is not copied.
+const LARGE_BYTES_MIN: usize = 4 * 1024;
 /// Pieces that go out in one system call.
 const SLICES_MAX: usize = 32;
 
@@ -78,6 +82,21 @@ impl Queue {
         self.bytes -= taken.len();
         self.next_front();
         taken
+    }
+
+    /// As [`Queue::take`], but small pieces that stand one after the other come as one.
+    fn take_gathered(&mut self, limit: usize) -> Bytes {
+        if self.rest.is_empty() || self.front.len() >= LARGE_BYTES_MIN {
+            return self.take(limit);
+        }
+        let mut room = limit.min(self.bytes).min(GATHERED_BYTES_MAX);
+        let mut gathered = BytesMut::with_capacity(room);
+        while room > 0 && !self.front.is_empty() && self.front.len() < LARGE_BYTES_MIN {
+            let piece = self.take(room);
+            room -= piece.len();
+            gathered.extend_from_slice(&piece);
+        }
+        gathered.freeze()
     }
 
     fn next_front(&mut self) {
@@ -260,7 +279,8 @@ fn flush_h2(send: &mut h2::SendStream<Bytes>, queue: &mut Queue, cx: &mut Contex
                 None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             }
         }
-        send.send_data(queue.take(capacity), false).map_err(io::Error::other)?;
+        // A burst of tiny frames looks like an attack: clients that guard against one close the whole connection.
+        send.send_data(queue.take_gathered(capacity), false).map_err(io::Error::other)?;
     }
     Poll::Ready(Ok(()))
 }
@@ -282,5 +302,28 @@ mod tests {
         assert_eq!(queue.take(9).as_ref(), b"e");
         assert_eq!(queue.take(9).as_ref(), b"f");
         assert!(queue.front.is_empty() && queue.bytes == 0);
+    }
+
+    #[track_caller]
+    fn check_gathered(pieces: &[usize], limit: usize, expected: &[usize]) {
+        let mut queue = Queue::default();
+        for (piece, len) in (b'a'..).zip(pieces) {
+            queue.push(vec![piece; *len].into());
+        }
+        let mut taken = Vec::new();
+        while !queue.front.is_empty() {
+            taken.push(queue.take_gathered(limit));
+        }
+        assert_eq!(taken.iter().map(Bytes::len).collect::<Vec<_>>(), expected);
+        assert!(taken.concat().is_sorted() && queue.bytes == 0);
+    }
+
+    #[test]
+    fn small_pieces_are_gathered_and_large_ones_are_not_copied() {
+        check_gathered(&[2, 3, 4], 100, &[9]);
+        check_gathered(&[2, 3, 4], 4, &[4, 4, 1]);
+        check_gathered(&[2, LARGE_BYTES_MIN, 3, 3], 100_000, &[2, LARGE_BYTES_MIN, 6]);
+        check_gathered(&[4000, 4000, 4000, 4000, 4000], 100_000, &[GATHERED_BYTES_MAX, 3616]);
+        check_gathered(&[50_000], 100_000, &[50_000]);
     }
 }

@@ -159,7 +159,7 @@ async fn open_with<F: Feed>(
     metrics: Rc<WorkerMetrics>,
     feed: F,
 ) -> Result<(http::Response<()>, Start<F>), Refused> {
-    let mut exchange = Exchange::new(backend, client, settings.pings)?;
+    let mut exchange = Exchange::new(backend, client, settings)?;
     // The machine's first action is the POST of OPEN, which the exchange does by itself.
     let _ = exchange.next_action();
     let reply = std::future::poll_fn(|cx| exchange.poll_reply(cx)).await;

@@ -10,6 +10,7 @@
 
 mod admin;
 mod autobahn;
+mod bridge;
 mod browser;
 mod cli;
 mod limits;

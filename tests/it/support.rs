@@ -1,6 +1,7 @@
 //! What whole-program tests share, one file for each peer.
 
 pub mod backend;
+pub mod bridge_backend;
 pub mod browser;
 pub mod certificates;
 pub mod client;
@@ -11,6 +12,7 @@ pub mod frames;
 pub mod metrics;
 pub mod program;
 pub mod proxy;
+pub mod socket;
 pub mod tls;
 pub mod websocket;
 

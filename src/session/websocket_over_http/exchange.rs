@@ -3,10 +3,11 @@
 //! An exchange that is dropped before the backend knows of the end tells it in a task of its own: the client may go at
 //! any moment, also while OPEN is under way, and the backend must not keep a connection that no longer exists.
 
-use crate::proto::websocket_over_http::bridge::{Action, AnswerError, Bridge, Outcome, Pings};
+use crate::proto::websocket_over_http::bridge::{Action, AnswerError, Bridge, Outcome};
 use crate::proto::websocket_over_http::retry::Jitter;
 use crate::proto::websocket_over_http::{ANSWER_BYTES_MAX, fields};
 use crate::server::body::{Body, ReadError, read_whole};
+use crate::session::settings::BridgeSettings;
 use crate::session::websocket_over_http::backend::{Backend, BackendError};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use bytes::Bytes;
@@ -32,6 +33,7 @@ struct Inner {
     /// The fields of each request, without meta.
     fields: HeaderMap,
     asked: Option<LocalBoxFuture<'static, Result<Reply, BackendError>>>,
+    answer_bytes_max: usize,
     began: Instant,
 }
 
@@ -57,17 +59,18 @@ impl Exchange {
     ///
     /// # Errors
     /// When the system gives no random bytes for the connection's id.
-    pub fn new(backend: Rc<dyn Backend>, client: &HeaderMap, pings: Pings) -> Result<Self, NoRandomness> {
+    pub fn new(backend: Rc<dyn Backend>, client: &HeaderMap, settings: BridgeSettings) -> Result<Self, NoRandomness> {
         let mut random = [0; 16];
         SystemRandom::new().fill(&mut random).map_err(|_| NoRandomness)?;
         let connection_id = fields::connection_id(random);
         let fields = fields::for_backend(client, &connection_id);
         let inner = Inner {
-            bridge: Bridge::new(pings),
+            bridge: Bridge::new(settings.pings),
             backend,
             connection_id: connection_id.into(),
             fields,
             asked: None,
+            answer_bytes_max: ANSWER_BYTES_MAX.saturating_add(settings.message_bytes_max),
             began: Instant::now(),
         };
         Ok(Self { inner: Some(Box::new(inner)) })
@@ -143,10 +146,11 @@ impl Inner {
         let mut fields = self.fields.clone();
         self.bridge.meta().echo(&mut fields);
         let post = self.backend.post(fields, body);
+        let bytes_max = self.answer_bytes_max;
         self.asked = Some(Box::pin(async move {
             let (head, body) = post.await?.into_parts();
             let (content, unread) = match head.status {
-                StatusCode::OK => (read(body).await?, Body::empty()),
+                StatusCode::OK => (read(body, bytes_max).await?, Body::empty()),
                 _ => (Bytes::new(), body),
             };
             Ok(Reply { status: head.status, fields: head.headers, content, unread })
@@ -204,8 +208,8 @@ impl Drop for Exchange {
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, BackendError> {
-    match tokio::time::timeout(BODY_TIMEOUT, read_whole(body, ANSWER_BYTES_MAX)).await {
+async fn read(body: Body, bytes_max: usize) -> Result<Bytes, BackendError> {
+    match tokio::time::timeout(BODY_TIMEOUT, read_whole(body, bytes_max)).await {
         Ok(Ok(content)) => Ok(content),
         Ok(Err(ReadError::Broken(error))) => Err(BackendError::Broken(error)),
         Ok(Err(error @ ReadError::TooLarge(_))) => Err(BackendError::Broken(Box::new(error))),

@@ -41,6 +41,8 @@ struct Run<W, F> {
     /// Bytes of the client that wait until the backend took the frames before them.
     unread: BytesMut,
     liveness: Liveness,
+    /// Whose turn the close handshake will be when it begins here.
+    client: ClientEnd,
     /// Whether the client's silence means something.
     listened: bool,
     leaving: Option<Leaving>,
@@ -65,6 +67,10 @@ enum ClientEnd {
     Awaited,
     /// It came: what is left is to flush.
     Closed,
+    /// It can't come, since the client can't be understood: what is left is to flush.
+    Broken,
+    /// All is sent; what the client still sends is taken in, so that its close frame is not lost to a reset.
+    Lingering,
     /// The connection is dropped as it is.
     Dropped,
 }
@@ -88,6 +94,7 @@ pub async fn run<W: Wire, F: Feed>(start: Start<F>, wire: W) {
         reader: FrameReader::new(start.settings.message_bytes_max),
         unread: BytesMut::new(),
         liveness: Liveness::new(keep_alive_ms, now_ms),
+        client: ClientEnd::Awaited,
         listened: true,
         leaving: None,
         leave_ms: start.leave_ms,
@@ -97,7 +104,9 @@ pub async fn run<W: Wire, F: Feed>(start: Start<F>, wire: W) {
     counted.reason = std::future::poll_fn(|cx| run.poll(cx)).await;
     tracing::debug!(session.id = run.exchange.connection_id(), reason = counted.reason.as_str(), "session ended");
     let Run { wire, subscriptions, mut exchange, .. } = run;
-    drop((wire, subscriptions, counted));
+    drop((wire, counted));
+    // The process ends when there are no more sessions: without channels this one is kept until its backend was told.
+    let _place = subscriptions.leave();
     // Dropped before it is done, the exchange goes on in a task of its own.
     let _ = tokio::time::timeout(FAREWELL, exchange.finish()).await;
 }
@@ -118,8 +127,9 @@ impl<W: Wire, F: Feed> Run<W, F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         for _ in 0..TURNS_MAX {
             let now_ms = self.exchange.now_ms();
-            let mut moved = self.take_answer(cx);
-            moved |= self.act(now_ms);
+            let mut moved = self.act(now_ms);
+            // After what may have asked: a request that time alone brought about has to be polled in this turn.
+            moved |= self.take_answer(cx);
             moved |= self.deliver(cx, now_ms);
             moved |= self.read(cx, now_ms);
             self.check_liveness(now_ms);
@@ -186,9 +196,7 @@ impl<W: Wire, F: Feed> Run<W, F> {
             Action::Unsubscribe(channel) => self.subscriptions.unsubscribe(&channel),
             Action::Close(close, reason) => {
                 self.push(frames::encode_close(&close));
-                // The reason tells who closed first: only a client's own close is Done.
-                let client = if reason == CloseReason::Done { ClientEnd::Closed } else { ClientEnd::Awaited };
-                self.leave(reason, client, now_ms);
+                self.leave(reason, self.client, now_ms);
             }
             Action::Cut(reason) => self.leave(reason, ClientEnd::Dropped, now_ms),
             Action::Ignore(what, detail) => self.ignore(what, &detail),
@@ -276,9 +284,15 @@ impl<W: Wire, F: Feed> Run<W, F> {
                         bridge.client_said(FromClient::Pong(content), now_ms);
                     }
                 }
-                Ok(Some(frame)) => bridge.client_said(frame, now_ms),
+                Ok(Some(frame)) => {
+                    if matches!(frame, FromClient::Close(_)) {
+                        self.client = ClientEnd::Closed;
+                    }
+                    bridge.client_said(frame, now_ms);
+                }
                 Ok(None) => break,
                 Err(reason) => {
+                    self.client = ClientEnd::Broken;
                     self.close(reason, reason.as_str(), now_ms);
                     break;
                 }
@@ -316,7 +330,7 @@ impl<W: Wire, F: Feed> Run<W, F> {
             return;
         }
         self.push(frames::encode_close(&Close::new(reason.close_code(), text).for_wire()));
-        self.leave(reason, ClientEnd::Awaited, now_ms);
+        self.leave(reason, self.client, now_ms);
     }
 
     fn lose(&mut self, reason: CloseReason) {
@@ -332,28 +346,53 @@ impl<W: Wire, F: Feed> Run<W, F> {
     }
 
     fn poll_leave(&mut self, cx: &mut Context<'_>, leaving: Leaving, now_ms: u64) -> Poll<()> {
+        if leaving.client == ClientEnd::Dropped || leaving.until_ms <= now_ms {
+            return Poll::Ready(());
+        }
         let mut client = leaving.client;
+        if client == ClientEnd::Awaited {
+            client = self.poll_client_close(cx);
+        }
+        if client == ClientEnd::Broken && self.wire.poll_finish(cx).is_ready() {
+            client = ClientEnd::Lingering;
+        }
+        self.leaving = Some(Leaving { client, ..leaving });
+        match client {
+            ClientEnd::Closed => self.wire.poll_finish(cx).map(|_| ()),
+            ClientEnd::Lingering => self.poll_end(cx),
+            ClientEnd::Awaited | ClientEnd::Broken | ClientEnd::Dropped => Poll::Pending,
+        }
+    }
+
+    /// Whether the client's close frame came; frames before it are too late.
+    fn poll_client_close(&mut self, cx: &mut Context<'_>) -> ClientEnd {
         let mut buffer = [0; READ_BYTES];
-        while client == ClientEnd::Awaited {
-            // An error of the reader does not matter any more; frames before the close are too late.
+        loop {
             match self.reader.next(&mut self.unread) {
-                Ok(Some(FromClient::Close(_))) | Err(_) => client = ClientEnd::Closed,
+                Ok(Some(FromClient::Close(_))) => return ClientEnd::Closed,
+                Err(_) => return ClientEnd::Broken,
                 Ok(Some(_)) => {}
                 Ok(None) => match self.wire.poll_read(cx, &mut buffer) {
-                    Poll::Ready(Ok(0) | Err(_)) => client = ClientEnd::Closed,
+                    Poll::Ready(Ok(0) | Err(_)) => return ClientEnd::Closed,
                     Poll::Ready(Ok(len)) => self.unread.extend_from_slice(&buffer[..len]),
-                    Poll::Pending => break,
+                    Poll::Pending => return ClientEnd::Awaited,
                 },
             }
         }
-        self.leaving = Some(Leaving { client, ..leaving });
-        let is_late = leaving.until_ms <= now_ms;
-        match client {
-            ClientEnd::Dropped => Poll::Ready(()),
-            _ if is_late => Poll::Ready(()),
-            ClientEnd::Closed => self.wire.poll_finish(cx).map(|_| ()),
-            ClientEnd::Awaited => Poll::Pending,
+    }
+
+    /// Ready when the client has sent all.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut buffer = [0; READ_BYTES];
+        for _ in 0..TURNS_MAX {
+            match self.wire.poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return Poll::Pending,
+            }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Ready when time alone has something to do.

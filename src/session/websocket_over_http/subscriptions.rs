@@ -56,6 +56,14 @@ impl<F: Feed> Subscriptions<F> {
         self.feed.remove(channel);
     }
 
+    /// Leaves all channels, and gives the place back.
+    pub fn leave(mut self) -> F {
+        for (channel, _) in &self.filters {
+            self.feed.remove(channel);
+        }
+        self.feed
+    }
+
     /// The filters of a channel, in their order.
     pub fn filters(&self, channel: &ChannelName) -> &[Filter] {
         self.filters.iter().find(|(known, _)| known == channel).map_or(&[], |(_, filters)| filters)

@@ -424,9 +424,9 @@ async fn what_is_no_answer_to_open_is_a_bad_gateway() {
 async fn an_answer_over_its_bound_is_refused() {
     let mut stage = Stage::new();
     let fields = [("content-type", "application/websocket-events")];
-    let body = format!("OPEN\r\nTEXT f4240\r\n{}\r\n", "x".repeat(1_000_000));
+    let body = format!("OPEN\r\nTEXT 13d620\r\n{}\r\n", "x".repeat(1_300_000));
     let refused = stage.open_with(&[], |asked| asked.answer_with(200, &fields, &body)).await.err();
-    assert!(refused.expect("refused").to_string().contains("over 1000000 bytes"));
+    assert!(refused.expect("refused").to_string().contains("over 1300000 bytes"));
     stage.expect("DISCONNECT\r\n").await;
 }
 
