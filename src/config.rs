@@ -1,7 +1,7 @@
 //! The configuration: from a YAML file to checked settings, or to every problem at once.
 //!
 //! The sole owner of YAML, in four steps: [`document`] reads a tree that knows where everything stands, [`read`] makes
-//! the shapes of [`file`] of it, `resolve` checks them, fills in [`defaults`] and makes each room's settings, and
+//! the shapes of [`mod@file`] of it, `resolve` checks them, fills in [`defaults`] and makes each room's settings, and
 //! `render` shows what is in force, without secrets.
 
 pub mod defaults;

@@ -1,7 +1,7 @@
 //! What may be written in a configuration file: its keys, their types and their meaning.
 //!
 //! The doc comments are the descriptions of the JSON Schema (`pushbridge schema`). Nothing here is checked beyond its
-//! type: [`super::resolve`] does that, and fills in [`super::defaults`].
+//! type: `resolve` does that, and fills in [`defaults`](super::defaults).
 
 mod publish;
 mod routes;
@@ -46,7 +46,7 @@ shape! {
     Listener {
         /// Its name in logs and metrics.
         name: String,
-        /// IP address and port, such as 0.0.0.0:8443 or [::]:8443; port 0 takes a free one.
+        /// IP address and port, such as `0.0.0.0:8443` or `[::]:8443`; port 0 takes a free one.
         address: String,
         /// HTTP versions in the order they are offered by ALPN. Default: [h2, http/1.1].
         protocols: Vec<Given<Protocol>>,

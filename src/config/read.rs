@@ -1,7 +1,7 @@
 //! From the document's tree to shapes: every wrong key, type and word is a problem of its own, and reading goes on.
 //!
-//! [`shape!`] and [`words!`] declare what may be written; [`super::file`] uses them. What the values mean together is
-//! for [`super::resolve`].
+//! `shape!` and `words!` declare what may be written; [`super::file`] uses them. What the values mean together is
+//! for `resolve`.
 
 use crate::config::document::{Node, Value};
 use crate::config::problem::{Problems, Spot, advice};

@@ -29,7 +29,7 @@ const WEBSOCKET: &str = "websocket";
 /// request too.
 ///
 /// # Errors
-/// When the upstream gave no response; [`respond::upstream_failed`] makes one.
+/// When the upstream gave no response; [`respond`] makes one.
 pub async fn forward(
     upstreams: &Upstreams,
     route: &ProxyRoute,

@@ -5,7 +5,7 @@
 //! here, and hyper's memory is freed: some 0.6 KB a session are left.
 //!
 //! Invariant: the take-over waits until the request's body is read and every earlier response is flushed
-//! ([`Watched::is_flushed`]); bytes that the client sent ahead go along as the link's unread bytes.
+//! (`Watched` notes it); bytes that the client sent ahead go along as the link's unread bytes.
 
 use crate::proto::head_watch::HeadWatch;
 use crate::proto::http1::encode_head;

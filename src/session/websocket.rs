@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`machine`] decides what is said and done, without I/O or a clock; [`socket`] is its part that any WebSocket has
-//! (pings, the closing handshake); [`driver`] is the one future that moves bytes and messages. An idle session owns no
+//! (pings, the closing handshake); `driver` is the one future that moves bytes and messages. An idle session owns no
 //! buffer: reads go through one buffer of the worker's, and frames are shared through the log. This room does not know
 //! routes, or who may come in.
 

@@ -98,7 +98,7 @@ shape! {
     /// Cross-origin reads.
     #[schemars(extend("required" = ["origins"]))]
     Cors {
-        /// Exact origins such as https://shop.example, or "*".
+        /// Exact origins such as `https://shop.example`, or "*".
         origins: Vec<Given<String>>,
         /// Whether cookies may come along. Default: false.
         credentials: bool,
