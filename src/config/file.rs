@@ -233,8 +233,10 @@ shape! {
         connections_per_ip: u64,
         /// Concurrent streams of one HTTP/2 connection. Default: 1000.
         streams_per_connection: u64,
-        /// From the accept, or the end of the request before, to a whole request head. Default: 10s.
+        /// From the accept, or from the first byte of a later request, to a whole request head. Default: 10s.
         request_header_timeout: Span,
+        /// How long a connection is kept that has nothing to do. Default: 75s.
+        idle_timeout: Span,
         /// The size of a request head. Default: 32KiB.
         request_header_bytes: Size,
         /// From the accept to the end of the TLS handshake. Default: 10s.

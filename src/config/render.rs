@@ -77,6 +77,7 @@ fn limits(config: &Config) -> Value {
         "connections_per_ip": server.connections_per_ip_max,
         "streams_per_connection": server.streams_per_connection_max,
         "request_header_timeout": span(server.request_header_timeout),
+        "idle_timeout": span(server.idle_timeout),
         "request_header_bytes": size(server.request_header_bytes_max),
         "tls_handshake_timeout": span(server.tls_handshake_timeout),
         "subscriptions_per_session": hub.subscriptions_per_session_max,

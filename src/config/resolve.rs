@@ -195,6 +195,7 @@ impl Resolver<'_> {
                 TIMEOUT_RANGE,
                 default.request_header_timeout,
             ),
+            idle_timeout: self.span(&limits.idle_timeout, TIMEOUT_RANGE, default.idle_timeout),
             // hyper's parser takes no less than 8 KiB.
             request_header_bytes_max: self.size(&limits.request_header_bytes, 8192..=1 << 20, header_bytes),
             tls_handshake_timeout: self.span(

@@ -161,7 +161,7 @@ fn types_and_keys_are_checked() {
     section(
         "limits: 5",
         &["limits: a single value stands here, where a mapping belongs; write keys: connections, connections_per_ip, \
-         streams_per_connection, request_header_timeout, request_header_bytes, tls_handshake_timeout, \
+         streams_per_connection, request_header_timeout, idle_timeout, request_header_bytes, tls_handshake_timeout, \
          subscriptions_per_session, channels, history_bytes (c.yaml:1:9)"],
     );
     section(

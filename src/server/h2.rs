@@ -32,8 +32,6 @@ const LOCAL_ERROR_RESETS_MAX: usize = 1024;
 /// Request bodies: what a client may send ahead of the backend on one stream, and on the connection.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// A connection without a stream is closed after this long.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long an idle client has to answer that it heard of the close.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -73,14 +71,14 @@ where
         Err(_) => return server.metrics.refused(Refusal::HeaderTimeout),
     };
     let mut streams = Streams::new();
-    let mut idle = pin!(tokio::time::sleep(IDLE_TIMEOUT));
+    let mut idle = pin!(tokio::time::sleep(limits.idle_timeout));
     let mut said_goodbye = false;
     poll_fn(|cx| {
         if poll_connection(&server, &peer, &resets, &mut connection, &mut streams, cx).is_ready() {
             return Poll::Ready(());
         }
         if !streams.is_empty() {
-            idle.as_mut().reset(tokio::time::Instant::now() + IDLE_TIMEOUT);
+            idle.as_mut().reset(tokio::time::Instant::now() + limits.idle_timeout);
         } else if idle.as_mut().poll(cx).is_ready() {
             if said_goodbye {
                 // It does not answer the last ping.

@@ -16,8 +16,10 @@ pub struct ServerLimits {
     pub connections_per_ip_max: usize,
     /// Concurrent streams of one HTTP/2 connection.
     pub streams_per_connection_max: u32,
-    /// From the accept (or the end of the request before) to a whole request head.
+    /// From the accept, or from the first byte of a later request, to a whole request head.
     pub request_header_timeout: Duration,
+    /// How long a connection is kept that has nothing to do.
+    pub idle_timeout: Duration,
     /// The size of a request head.
     pub request_header_bytes_max: usize,
     /// From the accept to the end of the TLS handshake.
@@ -31,6 +33,7 @@ impl Default for ServerLimits {
             connections_per_ip_max: 1000,
             streams_per_connection_max: 1000,
             request_header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
             request_header_bytes_max: 32 * 1024,
             tls_handshake_timeout: Duration::from_secs(10),
         }
