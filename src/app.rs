@@ -10,16 +10,16 @@ mod worker;
 
 use crate::bus::Bus;
 use crate::bus::memory::MemoryBus;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway::settings::GatewaySettings;
-use crate::hub::clock::Clock;
 use crate::hub::policy::ChannelPolicies;
 use crate::hub::{Hub, HubLimits};
 use crate::publish::settings::PublishSettings;
 use crate::server::limits::{ConnectionCount, ServerLimits};
 use crate::server::listener::{self, ListenerSettings, Protocol, Protocols};
 use crate::server::tls::{self, TlsError};
-use crate::telemetry::log::AccessLog;
+use crate::telemetry::log::{AccessLog, LogFormat};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 use arc_swap::ArcSwap;
@@ -92,6 +92,7 @@ struct Shared {
     readiness: Readiness,
     shown_config: Arc<ArcSwap<String>>,
     access: AccessLog,
+    log_format: LogFormat,
 }
 
 /// Binds every listener, then starts the workers. Nothing is left behind when it fails.
@@ -130,6 +131,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         readiness,
         shown_config,
         access: config.log.access_log,
+        log_format: config.log.format,
     });
     let (stop, stopped) = watch::channel(false);
     let mut running = Running { addresses, stop, threads: Vec::new() };

@@ -23,7 +23,7 @@ use crate::route::Route;
 use crate::server::request_id::RequestId;
 use crate::server::{Answer, Handler, Peer, Request};
 use crate::telemetry::access;
-use crate::telemetry::log::AccessLog;
+use crate::telemetry::log::{AccessLog, LogFormat};
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::upstream::Upstreams;
 use arc_swap::ArcSwap;
@@ -57,6 +57,8 @@ pub struct Parts {
     pub metrics: Rc<WorkerMetrics>,
     /// Whether requests leave a line.
     pub access: AccessLog,
+    /// How its lines are written.
+    pub log_format: LogFormat,
 }
 
 struct Inner {
@@ -115,7 +117,8 @@ impl Inner {
         self.parts.metrics.http_request(route.as_ref().map_or("", |route| &route.name), status);
         if let Some(seen) = seen {
             let duration_us = self.parts.shard.clock().now_us() - started_us;
-            seen.emit(&peer, route.as_deref(), status, duration_us, request_id);
+            let format = self.parts.log_format;
+            seen.emit(&peer, route.as_deref(), status, duration_us, request_id, format);
         }
         answer
     }
@@ -166,7 +169,15 @@ impl Seen {
         Self { method: parts.method.clone(), path: parts.uri.path().to_owned(), protocol }
     }
 
-    fn emit(&self, peer: &Peer, route: Option<&Route<Action>>, status: u16, duration_us: u64, request_id: RequestId) {
+    fn emit(
+        &self,
+        peer: &Peer,
+        route: Option<&Route<Action>>,
+        status: u16,
+        duration_us: u64,
+        request_id: RequestId,
+        format: LogFormat,
+    ) {
         access::Line {
             client: peer.address,
             method: &self.method,
@@ -178,7 +189,7 @@ impl Seen {
             request_id: &request_id,
             protocol: self.protocol,
         }
-        .emit();
+        .emit(format);
     }
 }
 

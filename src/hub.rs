@@ -10,7 +10,7 @@
 //! ```
 
 pub mod channel;
-pub mod clock;
+pub use crate::clock;
 pub mod conflate;
 pub mod log;
 pub mod policy;

@@ -5,6 +5,7 @@
 // F0
 pub mod model;
 // F1
+pub mod clock;
 pub mod proto;
 // F2
 pub mod hub;

@@ -110,5 +110,5 @@ fn only(method: &Method, allowed: &'static [Method]) -> Result<(), PublishError>
 }
 
 fn unix_secs() -> u64 {
-    crate::hub::clock::unix_ms() / 1000
+    crate::clock::unix_ms() / 1000
 }

@@ -11,6 +11,7 @@ use crate::server::Handler;
 use crate::server::connection::Server;
 use crate::server::limits::ServerLimits;
 use crate::server::listener::{self, ListenerSettings};
+use crate::telemetry::access;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::upstream::Upstreams;
 use arc_swap::ArcSwap;
@@ -79,6 +80,7 @@ async fn work(index: usize, shared: Arc<Shared>, doors: Vec<Door>, mut stopped: 
         tracing::warn!(worker = index, sessions = shard.sessions(), "sessions were cut off");
     }
     metrics.flush();
+    access::flush();
 }
 
 /// The servers of a worker, by who answers.
@@ -98,6 +100,7 @@ impl Servers {
             upstreams: Rc::new(Upstreams::new(Rc::clone(metrics))),
             metrics: Rc::clone(metrics),
             access: shared.access,
+            log_format: shared.log_format,
         });
         let publish = PublishHandler::new(
             Arc::clone(&shared.publish),
@@ -155,6 +158,7 @@ async fn tick(index: usize, shared: Arc<Shared>, shard: Rc<Shard>, metrics: Rc<W
         ticks.tick().await;
         shard.tick();
         metrics.flush();
+        access::flush();
         if index == 0 {
             // A quarter of the partitions at each tick: all of them once a second.
             for _ in 0..shared.hub.partitions() / 4 {

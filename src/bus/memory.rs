@@ -96,8 +96,8 @@ impl Bus for MemoryBus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use crate::hub::HubLimits;
-    use crate::hub::clock::Clock;
     use crate::model::message::{Data, Label};
 
     fn bus() -> MemoryBus {

@@ -146,7 +146,7 @@ impl Shard {
     }
 
     /// The hub's clock.
-    pub fn clock(&self) -> crate::hub::clock::Clock {
+    pub fn clock(&self) -> crate::clock::Clock {
         self.hub.clock()
     }
 

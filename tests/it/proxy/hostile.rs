@@ -184,7 +184,10 @@ async fn pipelined_requests_are_all_answered_in_order() {
 #[tokio::test]
 async fn a_head_that_does_not_come_to_its_end_times_out() {
     let (backend, _) = noting().await;
-    let proxy = Proxy::start(&format!("{}\nlimits: {{ request_header_timeout: 200ms, idle_timeout: 400ms }}\n", backend.config("")));
+    let proxy = Proxy::start(&format!(
+        "{}\nlimits: {{ request_header_timeout: 200ms, idle_timeout: 400ms }}\n",
+        backend.config("")
+    ));
     let to = proxy.address("http");
     let mut neighbour = Stream::of(open(Http::H1, to, get(to, "/events/n", &[("accept", "text/event-stream")])).await);
     let started = std::time::Instant::now();
