@@ -26,7 +26,7 @@ fn write_certificate(folder: &Path, cert: &str, key: &str) {
 fn checked(source: &str) -> Result<Config, Problems> {
     let folder = folder();
     let env = |name: &str| (name == "TOKEN").then(|| "from-env".to_owned());
-    check(source, folder.path(), &env, Problems::new("c.yaml")).map_err(|mut problems| {
+    check(source, folder.path(), &env, &mut Sources::default(), Problems::new("c.yaml")).map_err(|mut problems| {
         for problem in &mut problems.found {
             problem.text = problem.text.replace(&*folder.path().to_string_lossy(), "/etc/pb");
         }
@@ -613,7 +613,7 @@ fn what_is_shown_can_be_read_again() {
     let source = std::fs::read_to_string(path.join("example.yaml")).expect("the example");
     let (start, end) = (source.find("\n  auth:").expect("auth"), source.find("\nadmin:").expect("admin"));
     let source = format!("{}\n{}", &source[..start], &source[end..]);
-    let read = |source: &str| match check(source, &path, &|_| None, Problems::new("c.yaml")) {
+    let read = |source: &str| match check(source, &path, &|_| None, &mut Sources::default(), Problems::new("c.yaml")) {
         Ok(config) => config.to_masked_json(),
         Err(problems) => panic!("{problems}\n{source}"),
     };
