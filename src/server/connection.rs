@@ -2,7 +2,7 @@
 
 use crate::server::io::Io;
 use crate::server::limits::{ConnectionCount, Permit, Refused, ServerLimits};
-use crate::server::listener::{ListenerSettings, Protocol};
+use crate::server::listener::{Endpoint, ListenerSettings, Protocol};
 use crate::server::{Handler, Peer, TlsPeer, Trust, h1, h2};
 use crate::telemetry::metrics::{ConnectionGuard, Refusal, WorkerMetrics};
 use arc_swap::ArcSwap;
@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 
 /// The first bytes of an HTTP/2 connection with prior knowledge (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -32,14 +31,13 @@ pub struct Server {
     pub metrics: Rc<WorkerMetrics>,
 }
 
-/// What the connections of one listener share.
-pub(in crate::server) struct Endpoint {
-    pub(in crate::server) settings: ListenerSettings,
-    pub(in crate::server) tls: Option<TlsAcceptor>,
-}
-
 /// Serves one accepted connection to its end.
-pub(in crate::server) async fn serve(server: Rc<Server>, endpoint: Rc<Endpoint>, mut tcp: TcpStream, from: SocketAddr) {
+pub(in crate::server) async fn serve(
+    server: Rc<Server>,
+    endpoint: Arc<Endpoint>,
+    mut tcp: TcpStream,
+    from: SocketAddr,
+) {
     let Some(permit) = admit(&server, &endpoint, &mut tcp, from).await else { return };
     let limits = server.limits.load_full();
     let mut peer = Peer {
@@ -77,6 +75,8 @@ pub(in crate::server) async fn serve(server: Rc<Server>, endpoint: Rc<Endpoint>,
         Protocol::Http1 => "http/1.1",
     };
     let open = Open { _permit: permit, _counted: server.metrics.connection_opened(&endpoint.settings.name, version) };
+    // A connection may live for days; what it began with may not.
+    drop((endpoint, limits));
     match protocol {
         Protocol::H2 => Box::pin(h2::serve(server, Rewound { io, unread }, peer)).await,
         Protocol::Http1 => return Box::pin(h1::serve(server, io, unread, peer, open)).await,
