@@ -3,13 +3,14 @@
 use super::watch::{Followed, Watch};
 use super::{Outcome, Reloader, Target, Trigger};
 use crate::admin::reload::{ReloadAnswer, ReloadRequest};
+use crate::config::sources::Sources;
 use crate::telemetry::metrics::ReloadResult;
 use std::io;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 /// A file counts as written once nothing happened for this long.
 const QUIET: Duration = Duration::from_millis(200);
@@ -58,6 +59,7 @@ async fn wait<T: Target>(
 ) {
     let (mut watch, mut changes) = Watch::new();
     let mut polls = interval_at(Instant::now() + POLL_INTERVAL, POLL_INTERVAL);
+    let mut unrest = Unrest::default();
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         if watch.follow(&reloader.sources().folders()) == Followed::Anew {
@@ -71,8 +73,9 @@ async fn wait<T: Target>(
                 let _ = request.answer.send(answer(&outcome, reloader.hash()));
             }
             Some(()) = hangups.recv() => drop(reloader.reload(Trigger::Signal)),
-            Some(()) = changes.recv() => {
-                settle(&mut changes).await;
+            Some(()) = changes.recv() => unrest.go_on(Instant::now(), Volume::of(reloader.sources())),
+            () = sleep_until(unrest.over.unwrap_or_else(Instant::now)), if unrest.over.is_some() => {
+                unrest = Unrest::default();
                 reloader.look(Trigger::Files);
             }
             _ = polls.tick() => reloader.look(Trigger::Poll),
@@ -80,10 +83,37 @@ async fn wait<T: Target>(
     }
 }
 
-/// Waits until nothing happens for a moment.
-async fn settle(changes: &mut mpsc::Receiver<()>) {
-    let until = Instant::now() + UNQUIET_MAX;
-    while Instant::now() < until && timeout(QUIET, changes.recv()).await.is_ok() {}
+/// A time in which files are written; who asks for a reload does not wait for its end.
+#[derive(Debug, Default)]
+struct Unrest {
+    /// When it began.
+    since: Option<Instant>,
+    /// When it counts as over.
+    over: Option<Instant>,
+}
+
+impl Unrest {
+    /// Something happened.
+    fn go_on(&mut self, now: Instant, volume: Volume) {
+        let since = *self.since.get_or_insert(now);
+        self.over = Some(match volume {
+            Volume::Swapped => now,
+            Volume::Same => (now + QUIET).min(since + UNQUIET_MAX),
+        });
+    }
+}
+
+/// Whether a volume is another than was read. One is swapped at once: there is nothing to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Volume {
+    Swapped,
+    Same,
+}
+
+impl Volume {
+    fn of(sources: &Sources) -> Self {
+        if sources.is_torn() { Self::Swapped } else { Self::Same }
+    }
 }
 
 fn answer(outcome: &Outcome, hash: &str) -> ReloadAnswer {
@@ -98,5 +128,23 @@ fn answer(outcome: &Outcome, hash: &str) -> ReloadAnswer {
             changes: serde_json::Value::Array(Vec::new()),
         },
         Outcome::Refused(problems) => ReloadAnswer::Refused { problems: problems.lines().collect() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unrest_is_over_after_a_pause_and_does_not_last_for_ever() {
+        let start = Instant::now();
+        let mut unrest = Unrest::default();
+        unrest.go_on(start, Volume::Same);
+        assert_eq!(unrest.over, Some(start + QUIET));
+        let later = start + UNQUIET_MAX - QUIET / 2;
+        unrest.go_on(later, Volume::Same);
+        assert_eq!(unrest.over, Some(start + UNQUIET_MAX));
+        unrest.go_on(later, Volume::Swapped);
+        assert_eq!(unrest.over, Some(later));
     }
 }

@@ -5,5 +5,6 @@
 
 mod browser;
 mod push;
+mod reload;
 mod support;
 mod tidy;

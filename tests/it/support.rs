@@ -1,5 +1,6 @@
 //! What whole-program tests share, one file for each peer.
 
+pub mod backend;
 pub mod browser;
 pub mod client;
 pub mod program;

@@ -4,13 +4,14 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 
+const CONFIG: &str = "pushbridge.yaml";
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A `pushbridge run` process; killed when dropped.
@@ -30,22 +31,46 @@ impl Proxy {
 
     /// As [`Proxy::start`], in a folder that has files already.
     pub fn start_in(folder: TempDir, yaml: &str) -> Self {
-        let config = folder.path().join("pushbridge.yaml");
-        let mut text = yaml.to_owned();
-        if !yaml.contains("listeners:") {
-            text.push_str("\nlisteners: [{ name: http, address: \"127.0.0.1:0\" }]\n");
-        }
-        if !yaml.contains("\npublish:") {
-            text.push_str("\npublish: { address: \"127.0.0.1:0\" }\n");
-        }
-        if !yaml.contains("\nadmin:") {
-            text.push_str("\nadmin: { address: \"127.0.0.1:0\" }\n");
-        }
-        std::fs::write(&config, text).expect("the configuration is written");
-        let mut child = spawn(&config);
+        std::fs::write(folder.path().join(CONFIG), completed(yaml)).expect("the configuration is written");
+        Self::start_as_it_is(folder)
+    }
+
+    /// Starts it in a folder that has a whole `pushbridge.yaml`.
+    pub fn start_as_it_is(folder: TempDir) -> Self {
+        let mut child = spawn(&folder.path().join(CONFIG));
         let (lines, log) = follow(&mut child);
         let addresses = wait_until_ready(&lines, &log);
         Self { child, addresses, log, folder }
+    }
+
+    /// Replaces the configuration at once, completed as at the start.
+    pub fn rewrite(&self, yaml: &str) {
+        let new = self.folder.path().join("new.yaml");
+        std::fs::write(&new, completed(yaml)).expect("the new configuration is written");
+        std::fs::rename(&new, self.folder.path().join(CONFIG)).expect("it is put in place");
+    }
+
+    /// The configuration's file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join(CONFIG)
+    }
+
+    /// The log lines so far with this message.
+    pub fn logged(&self, message: &str) -> Vec<Value> {
+        self.log.lock().expect("the log").iter().filter(|line| line["message"] == message).cloned().collect()
+    }
+
+    /// Sends a signal, such as `HUP`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success(), "the signal was not sent");
+    }
+
+    /// Memory in RAM, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// Where a listener (or `publish`, `admin`) is.
@@ -87,6 +112,21 @@ impl Drop for Proxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A configuration with what every one needs.
+pub fn completed(yaml: &str) -> String {
+    let mut text = yaml.to_owned();
+    if !yaml.contains("listeners:") {
+        text.push_str("\nlisteners: [{ name: http, address: \"127.0.0.1:0\" }]\n");
+    }
+    if !yaml.contains("\npublish:") {
+        text.push_str("\npublish: { address: \"127.0.0.1:0\" }\n");
+    }
+    if !yaml.contains("\nadmin:") {
+        text.push_str("\nadmin: { address: \"127.0.0.1:0\" }\n");
+    }
+    text
 }
 
 fn spawn(config: &Path) -> Child {
