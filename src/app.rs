@@ -28,7 +28,7 @@ use crate::telemetry::log::LogLevel;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 use arc_swap::ArcSwap;
-use doors::{Door, Doors, Plan, Role};
+use doors::{Doors, Plan, Role};
 use live::{CloseRoute, Live};
 use std::io;
 use std::net::SocketAddr;
@@ -152,8 +152,10 @@ fn launch(config: Config, followed: Option<Followed>) -> Result<Running, StartEr
     }
     if let (Some(Followed { path, sources, log_level }), Some(hangups)) = (followed, hangups) {
         let live = Live { close_route: close_route(&shared), shared, bus, doors, log: (log_level, log) };
-        let reloader = Reloader::new(path, &comparable, &hash, sources, live, metrics);
-        running.spawn("reload".to_owned(), move || reload::run(reloader, hangups, requests, stopped))?;
+        let reloader = Reloader::new(path, reload::Running { comparable, hash, sources }, live, metrics);
+        // Not waited for at the end: it reads files, and a network file system may hold it for ever.
+        let run = move || reload::run(reloader, hangups, requests, stopped);
+        std::thread::Builder::new().name("reload".to_owned()).spawn(run).map_err(StartError::Thread)?;
     }
     drop(latch);
     tracing::info!("ready");
@@ -201,11 +203,10 @@ fn close_route(_shared: &Arc<Shared>) -> CloseRoute {
 
 impl Addresses {
     fn of(doors: &Doors) -> Self {
-        let name = |door: &Door| Arc::clone(&door.endpoint.load().settings.name);
         let of = |role: Role| doors.iter().filter(move |door| door.role == role);
         let one = |role: Role| of(role).next().map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |door| door.address);
         Self {
-            listeners: of(Role::Clients).map(|door| (name(door), door.address)).collect(),
+            listeners: of(Role::Clients).map(|door| (door.name(), door.address)).collect(),
             publish: one(Role::Publish),
             admin: one(Role::Admin),
         }

@@ -50,7 +50,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigArg,
         /// Say what changes from one file to another instead, a line each, and what of it needs a restart
-        #[arg(long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with = "path")]
+        #[arg(long, num_args = 2, value_names = ["OLD", "NEW"])]
         diff: Option<Vec<PathBuf>>,
         /// Say it as JSON
         #[arg(long, requires = "diff")]

@@ -67,11 +67,15 @@ pub struct Reloader<T> {
     refused: Option<(Fingerprint, Problems)>,
 }
 
+/// What runs.
 #[derive(Debug)]
-struct Running {
-    fingerprint: Fingerprint,
-    comparable: Comparable,
-    hash: String,
+pub struct Running {
+    /// The configuration, to tell what changes.
+    pub comparable: Comparable,
+    /// The hash of its file.
+    pub hash: String,
+    /// What was read when it was loaded.
+    pub sources: Sources,
 }
 
 impl Trigger {
@@ -92,23 +96,15 @@ impl Trigger {
 }
 
 impl<T: Target> Reloader<T> {
-    /// A reloader of the file at `path`, which was loaded from `sources` and runs as `comparable`.
-    pub fn new(
-        path: PathBuf,
-        running: &Comparable,
-        hash: &str,
-        sources: Sources,
-        target: T,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let running =
-            Running { fingerprint: sources.fingerprint(), comparable: running.clone(), hash: hash.to_owned() };
+    /// A reloader of the file at `path`.
+    pub fn new(path: PathBuf, running: Running, target: T, metrics: Arc<Metrics>) -> Self {
+        let sources = running.sources.clone();
         Self { path, target, metrics, running, sources, refused: None }
     }
 
     /// Reloads if the files are not what runs, or were not when they were last looked at.
     pub fn look(&mut self, trigger: Trigger) {
-        if self.refused.is_some() || self.sources.look_again() != self.running.fingerprint {
+        if self.refused.is_some() || self.sources.look_again() != self.running.sources.fingerprint() {
             self.reload(trigger);
         }
     }
@@ -118,13 +114,17 @@ impl<T: Target> Reloader<T> {
         let Loaded { result, sources } = config::load_with_sources(&self.path);
         let fingerprint = sources.fingerprint();
         let outcome = match result {
-            Ok(_) if fingerprint == self.running.fingerprint => self.unchanged(trigger),
+            Ok(_) if fingerprint == self.running.sources.fingerprint() => self.unchanged(trigger),
             Ok(config) => self.apply(config, fingerprint, trigger),
             Err(problems) => self.refuse(problems, fingerprint, trigger),
         };
-        // Broken files name fewer others; those are watched all the same, since one of them may be what is mended.
-        self.sources =
-            if matches!(outcome, Outcome::Refused(_)) { sources.with_those_of(&self.sources) } else { sources };
+        if let Outcome::Refused(_) = outcome {
+            // Broken files name fewer others; those are watched all the same, since one of them may be what is mended.
+            self.sources = sources.with_those_of(&self.running.sources);
+        } else {
+            self.sources = sources.clone();
+            self.running.sources = sources;
+        }
         outcome
     }
 
@@ -158,7 +158,7 @@ impl<T: Target> Reloader<T> {
         }
         let changes = diff.lines().collect::<Vec<_>>().join("\n");
         tracing::info!(trigger = trigger.as_str(), %hash, changes, "configuration reloaded");
-        self.running = Running { fingerprint, comparable, hash };
+        (self.running.comparable, self.running.hash) = (comparable, hash);
         self.refused = None;
         self.metrics.reloaded(ReloadResult::Applied);
         Outcome::Applied(diff)

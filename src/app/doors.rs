@@ -92,7 +92,7 @@ impl Plan {
             door.endpoint.store(Arc::new(endpoint));
         }
         for door in &self.opened {
-            door.announce("listening");
+            tracing::info!(listener = %door.name(), address = %door.address, "listening");
         }
         self.doors.into()
     }
@@ -129,13 +129,9 @@ impl Door {
         self.role == role && self.configured == settings.address && (self.configured.port() != 0 || named())
     }
 
-    /// Tells the log what happens at its address.
-    pub fn announce(&self, message: &'static str) {
-        let name = &self.endpoint.load().settings.name;
-        match message {
-            "listening" => tracing::info!(listener = %name, address = %self.address, "listening"),
-            _ => tracing::info!(listener = %name, address = %self.address, "no longer listening"),
-        }
+    /// Its name.
+    pub fn name(&self) -> Arc<str> {
+        Arc::clone(&self.endpoint.load().settings.name)
     }
 
     fn take_socket(&self, worker: usize) -> Option<std::net::TcpListener> {
@@ -153,7 +149,8 @@ pub async fn keep(
     let mut open: Vec<Open> = Vec::new();
     loop {
         let wanted = Arc::clone(&doors.borrow_and_update());
-        open.retain(|open| wanted.iter().any(|door| Arc::ptr_eq(door, &open.door)));
+        let stays = |open: &mut Open| wanted.iter().any(|door| Arc::ptr_eq(door, &open.door));
+        open.extract_if(.., |open| !stays(open)).for_each(Open::close);
         for door in wanted.iter() {
             // Each socket is taken once: what is open already has none left.
             let Some(socket) = door.take_socket(worker) else { continue };
@@ -169,7 +166,7 @@ pub async fn keep(
     }
 }
 
-/// An open socket of a worker; dropping it closes it. Its connections go on.
+/// An open socket of a worker; dropping it stops the accepts. Its connections go on.
 struct Open {
     door: Arc<Door>,
     server: Rc<Server>,
@@ -184,12 +181,17 @@ impl Open {
         let accepting = spawn_local(listener::accept(Rc::clone(&server), endpoint, Rc::clone(&socket)));
         Ok(Self { door: Arc::clone(door), server, socket, accepting })
     }
+
+    /// Closes it for good.
+    fn close(self) {
+        self.accepting.abort();
+        listener::accept_waiting(&self.server, &self.door.endpoint, &self.socket);
+    }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.accepting.abort();
-        listener::accept_waiting(&self.server, &self.door.endpoint, &self.socket);
     }
 }
 

@@ -58,8 +58,9 @@ impl Target for Live {
             *settings = config.log;
         }
         let doors = plan.commit();
-        let closed: Vec<_> = before.iter().filter(|door| !doors.iter().any(|other| Arc::ptr_eq(door, other))).collect();
-        closed.iter().for_each(|door| door.announce("no longer listening"));
+        for door in before.iter().filter(|door| !doors.iter().any(|other| Arc::ptr_eq(door, other))) {
+            tracing::info!(listener = %door.name(), address = %door.address, "no longer listening");
+        }
         // Sent also when no door changes: the workers look after their upstreams then.
         self.doors.send_replace(doors);
         gone(&routes, &shared.gateway.load()).for_each(|route| (self.close_route)(route));

@@ -275,6 +275,41 @@ fn certificates_are_looked_at() {
 }
 
 #[test]
+fn the_dates_of_certificates_are_warned_of() {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    let now_secs = crate::hub::clock::unix_ms() as i64 / 1000;
+    let soon = time::OffsetDateTime::from_unix_timestamp(now_secs + 3 * 24 * 3600).expect("a moment");
+    let (before, after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2999, 1, 1));
+    let cases = [
+        (before, date_time_ymd(2021, 2, 3), "expired on 2021-02-03; it is served all the same; renew it".to_owned()),
+        (
+            after,
+            date_time_ymd(2999, 2, 1),
+            "is not valid before 2999-01-01; look at its dates and the clock".to_owned(),
+        ),
+        (before, soon, format!("expires on {}; renew it", soon.date())),
+        (before, after, String::new()),
+    ];
+    for (not_before, not_after, expected) in cases {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        (params.not_before, params.not_after) = (not_before, not_after);
+        let key = KeyPair::generate().expect("a key");
+        let cert = params.self_signed(&key).expect("a certificate");
+        std::fs::write(folder.path().join("c.pem"), cert.pem() + &key.serialize_pem()).expect("written");
+        let source = format!(
+            "listeners: [{{ name: a, address: '0.0.0.0:1', tls: {{ certificates: [{{ cert_file: c.pem, key_file: c.pem }}] }} }}]\n{UPSTREAMS}{ROUTES}"
+        );
+        let path = folder.path().join("c.yaml");
+        std::fs::write(&path, source).expect("written");
+        let warnings = loaded(&path).warnings;
+        let texts: Vec<_> = warnings.found.iter().map(|warning| warning.text.clone()).collect();
+        let expected = Some(format!("\"c.pem\" {expected}")).filter(|_| !expected.is_empty());
+        assert_eq!(texts, expected.into_iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn publishing_to_everybody_is_refused() {
     section(
         "publish: { address: '0.0.0.0:5561' }",

@@ -3,8 +3,7 @@
 use crate::server::connection::{self, Server};
 use crate::server::tls::TlsSettings;
 use arc_swap::ArcSwap;
-use futures_util::FutureExt as _;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -108,8 +107,13 @@ pub async fn accept(server: Rc<Server>, endpoint: Arc<ArcSwap<Endpoint>>, listen
 
 /// Accepts what the kernel has already taken for a listener that is about to close: these clients came in time.
 pub fn accept_waiting(server: &Rc<Server>, endpoint: &ArcSwap<Endpoint>, listener: &TcpListener) {
+    // Past the reactor, which may not have heard of the last ones yet.
+    let socket = SockRef::from(listener);
     for _ in 0..BACKLOG {
-        let Some(Ok((tcp, from))) = listener.accept().now_or_never() else { return };
+        let Ok((tcp, from)) = socket.accept() else { return };
+        let Some(from) = from.as_socket() else { continue };
+        let tcp = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp.into()));
+        let Ok(tcp) = tcp else { continue };
         begin(server, endpoint, tcp, from);
     }
 }
