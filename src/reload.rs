@@ -153,6 +153,8 @@ impl<T: Target> Reloader<T> {
             problems.add_for_file(reason, None);
             return self.refuse(problems, fingerprint, trigger);
         }
+        // Before the log: who reads there that it runs finds it in the metrics.
+        self.metrics.reloaded(ReloadResult::Applied);
         for warning in warnings.lines() {
             tracing::warn!(%warning, "configuration");
         }
@@ -160,15 +162,14 @@ impl<T: Target> Reloader<T> {
         tracing::info!(trigger = trigger.as_str(), %hash, changes, "configuration reloaded");
         (self.running.comparable, self.running.hash) = (comparable, hash);
         self.refused = None;
-        self.metrics.reloaded(ReloadResult::Applied);
         Outcome::Applied(diff)
     }
 
     fn unchanged(&mut self, trigger: Trigger) -> Outcome {
         let was_refused = self.refused.take().is_some();
         if was_refused || trigger.is_asked_for() {
-            tracing::info!(trigger = trigger.as_str(), hash = self.running.hash, "configuration is what runs already");
             self.metrics.reloaded(ReloadResult::Unchanged);
+            tracing::info!(trigger = trigger.as_str(), hash = self.running.hash, "configuration is what runs already");
         }
         Outcome::Unchanged
     }
@@ -176,13 +177,13 @@ impl<T: Target> Reloader<T> {
     fn refuse(&mut self, problems: Problems, fingerprint: Fingerprint, trigger: Trigger) -> Outcome {
         let known = self.refused.as_ref().is_some_and(|(content, text)| *content == fingerprint && *text == problems);
         if !known || trigger.is_asked_for() {
+            self.metrics.reloaded(ReloadResult::Refused);
             tracing::error!(
                 trigger = trigger.as_str(),
                 running = self.running.hash,
                 problems = %problems,
                 "configuration refused; the running one goes on"
             );
-            self.metrics.reloaded(ReloadResult::Refused);
         }
         self.refused = Some((fingerprint, problems.clone()));
         Outcome::Refused(problems)

@@ -16,7 +16,7 @@ const RELOADS: usize = 500;
 /// When memory counts as warmed up.
 const WARM: usize = 100;
 /// What allocators and histories may still take after that.
-const GROWTH_KIB_MAX: u64 = 16 * 1024;
+const GROWTH_KIB_MAX: u64 = 8 * 1024;
 const END: &str = "end";
 
 /// The configuration before reload number `n`: what is asked for stays, what stands beside it comes, goes and changes.
@@ -118,7 +118,7 @@ fn publisher(at: SocketAddr, stopped: &Arc<AtomicBool>, published: &Arc<AtomicU6
 
 #[tokio::test]
 async fn five_hundred_reloads_lose_nothing() {
-    let backend = Backend::start("app", Duration::from_millis(2)).await;
+    let backend = Backend::start("app").await;
     let pairs = [Pair::new(), Pair::new(), Pair::new()];
     let folder = TempDir::new().expect("a folder");
     pairs[0].write(folder.path());
