@@ -189,3 +189,6 @@ impl<T: Target> Reloader<T> {
         Outcome::Refused(problems)
     }
 }
+
+#[cfg(test)]
+mod tests;
