@@ -1,11 +1,14 @@
-//! The private listener: metrics, probes, the running configuration and a page for people.
+//! The private listener: metrics, probes, the running configuration, a page for people, and `POST /reload`.
 //!
-//! Everything here only reads, is answered from memory and takes no body. It asks for no credentials: who may connect
+//! All pages only read, are answered from memory and take no body; what changes something is guarded against pages of
+//! browsers. It asks for no credentials: who may connect
 //! is the operator's choice of address (127.0.0.1 by default). It does not know what makes the instance ready, or
 //! where the figures come from.
 
 mod console;
+mod guard;
 mod pages;
+pub mod reload;
 
 use crate::proto::problem::Problem;
 use crate::server::body::Body;
@@ -18,6 +21,7 @@ use console::Rate;
 use futures_util::future::LocalBoxFuture;
 use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue};
 use http::{Method, StatusCode};
+use reload::Reloads;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -32,12 +36,13 @@ struct State {
     /// The running configuration as text, its secrets masked by whoever stores it.
     config: Arc<ArcSwap<String>>,
     rate: Rate,
+    reloads: Reloads,
 }
 
 impl AdminHandler {
     /// A handler over what the process keeps up to date. `config` is shown as it is: secrets must be masked in it.
-    pub fn new(metrics: Arc<Metrics>, readiness: Readiness, config: Arc<ArcSwap<String>>) -> Self {
-        Self(Arc::new(State { metrics, readiness, config, rate: Rate::default() }))
+    pub fn new(metrics: Arc<Metrics>, readiness: Readiness, config: Arc<ArcSwap<String>>, reloads: Reloads) -> Self {
+        Self(Arc::new(State { metrics, readiness, config, rate: Rate::default(), reloads }))
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response {
@@ -59,6 +64,10 @@ impl AdminHandler {
 
 impl Handler for AdminHandler {
     fn handle(&self, request: Request, _peer: Rc<Peer>) -> LocalBoxFuture<'static, Answer> {
+        if request.uri().path() == "/reload" {
+            let reloads = self.0.reloads.clone();
+            return Box::pin(async move { Answer::Response(reloads.respond(request).await) });
+        }
         let response = self.answer(request.method(), request.uri().path());
         Box::pin(std::future::ready(Answer::Response(response)))
     }
@@ -69,7 +78,7 @@ const ECHO_CHARS_MAX: usize = 100;
 
 fn not_found(path: &str) -> Response {
     let path: String = path.chars().take(ECHO_CHARS_MAX).collect();
-    let detail = format!("there is no {path:?} here; the pages are /, /metrics, /livez, /readyz and /config");
+    let detail = format!("there is no {path:?} here; the pages are /, /metrics, /livez, /readyz, /config and /reload");
     problem::response(&Problem::new(StatusCode::NOT_FOUND, detail), RequestId::next())
 }
 
@@ -109,7 +118,8 @@ mod tests {
         fn new() -> Self {
             let (metrics, readiness) = (Metrics::new(), Readiness::new());
             let config = Arc::new(ArcSwap::from_pointee("listeners: []\n".to_owned()));
-            let handler = AdminHandler::new(Arc::clone(&metrics), readiness.clone(), Arc::clone(&config));
+            let handler =
+                AdminHandler::new(Arc::clone(&metrics), readiness.clone(), Arc::clone(&config), Reloads::new().0);
             Self { handler, metrics, readiness, config }
         }
 
@@ -173,6 +183,18 @@ mod tests {
         let _lost = admin.readiness.degrade("<script>");
         admin.check("/", 200, "text/html; charset=utf-8", "1 234 567");
         admin.check("/", 200, "text/html; charset=utf-8", "&lt;script&gt;");
+    }
+
+    #[tokio::test]
+    async fn a_reload_is_asked_for_by_post() {
+        let admin = Admin::new();
+        let (head, _) = admin.ask(Method::GET, "/reload").await;
+        assert_eq!((head.status.as_u16(), head.headers[ALLOW].as_bytes()), (405, &b"POST"[..]));
+        let (head, _) = admin.ask(Method::POST, "/reload").await;
+        assert_eq!(head.status, 403, "it has no host");
+        let (head, body) = admin.ask(Method::POST, "http://127.0.0.1/reload").await;
+        assert_eq!(head.status, 503, "nobody listens");
+        assert!(body.contains("no configuration file"), "{body}");
     }
 
     #[tokio::test]

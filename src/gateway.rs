@@ -23,15 +23,15 @@ use crate::route::Route;
 use crate::server::request_id::RequestId;
 use crate::server::{Answer, Handler, Peer, Request};
 use crate::telemetry::access;
-use crate::telemetry::log::{AccessLog, LogFormat};
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::upstream::Upstreams;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 use futures_util::future::LocalBoxFuture;
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, StatusCode};
 use respond::ClientError;
 use settings::{Action, GatewaySettings};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,20 +55,19 @@ pub struct Parts {
     pub upstreams: Rc<Upstreams>,
     /// The worker's metrics.
     pub metrics: Rc<WorkerMetrics>,
-    /// Whether requests leave a line.
-    pub access: AccessLog,
-    /// How its lines are written.
-    pub log_format: LogFormat,
 }
 
 struct Inner {
     parts: Parts,
+    /// The settings as of the last look.
+    settings: RefCell<Cache<Arc<ArcSwap<GatewaySettings>>, Arc<GatewaySettings>>>,
 }
 
 impl Gateway {
     /// A gateway of these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { inner: Rc::new(Inner { parts }) }
+        let settings = RefCell::new(Cache::new(Arc::clone(&parts.settings)));
+        Self { inner: Rc::new(Inner { parts, settings }) }
     }
 }
 
@@ -80,13 +79,18 @@ impl Handler for Gateway {
 }
 
 impl Inner {
+    /// The settings in force.
+    fn settings(&self) -> Arc<GatewaySettings> {
+        Arc::clone(self.settings.borrow_mut().load())
+    }
+
     async fn answer(&self, request: Request, peer: Rc<Peer>) -> Answer {
         let started_us = self.parts.shard.clock().now_us();
         let request_id = RequestId::next();
         let (parts, body) = request.into_parts();
-        let seen = (self.parts.access == AccessLog::On).then(|| Seen::new(&parts));
+        let seen = access::Line::enabled().then(|| Seen::new(&parts));
         let origin = parts.headers.get(ORIGIN).cloned();
-        let settings = self.parts.settings.load_full();
+        let settings = self.settings();
         let (route, result) = match self.find(&settings, &parts) {
             Ok((route, channels)) => {
                 let exchange = Exchange { request_id, peer: &peer };
@@ -117,8 +121,7 @@ impl Inner {
         self.parts.metrics.http_request(route.as_ref().map_or("", |route| &route.name), status);
         if let Some(seen) = seen {
             let duration_us = self.parts.shard.clock().now_us() - started_us;
-            let format = self.parts.log_format;
-            seen.emit(&peer, route.as_deref(), status, duration_us, request_id, format);
+            seen.emit(&peer, route.as_deref(), status, duration_us, request_id);
         }
         answer
     }
@@ -169,15 +172,7 @@ impl Seen {
         Self { method: parts.method.clone(), path: parts.uri.path().to_owned(), protocol }
     }
 
-    fn emit(
-        &self,
-        peer: &Peer,
-        route: Option<&Route<Action>>,
-        status: u16,
-        duration_us: u64,
-        request_id: RequestId,
-        format: LogFormat,
-    ) {
+    fn emit(&self, peer: &Peer, route: Option<&Route<Action>>, status: u16, duration_us: u64, request_id: RequestId) {
         access::Line {
             client: peer.address,
             method: &self.method,
@@ -189,7 +184,7 @@ impl Seen {
             request_id: &request_id,
             protocol: self.protocol,
         }
-        .emit(format);
+        .emit();
     }
 }
 

@@ -24,8 +24,10 @@ pub mod publish;
 // F6
 pub mod config;
 // F7
-pub mod app;
+pub mod reload;
 // F8
-pub mod demo;
+pub mod app;
 // F9
+pub mod demo;
+// F10
 pub mod cli;

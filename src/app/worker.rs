@@ -2,6 +2,7 @@
 
 use crate::admin::AdminHandler;
 use crate::app::Shared;
+use crate::app::doors::{self, Role};
 use crate::gateway::{self, Gateway};
 use crate::hub::shard::Shard;
 use crate::hub::wheel::TICK_MS;
@@ -10,7 +11,6 @@ use crate::publish::PublishHandler;
 use crate::server::Handler;
 use crate::server::connection::Server;
 use crate::server::limits::ServerLimits;
-use crate::server::listener::{self, ListenerSettings};
 use crate::telemetry::access;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::upstream::Upstreams;
@@ -22,54 +22,35 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
-use tokio_rustls::TlsAcceptor;
 
 /// How long sessions have to end cleanly once the process stops.
 const STOP_MS_MAX: u64 = 3000;
 
-/// A bound socket and who answers behind it.
-pub struct Door {
-    pub settings: ListenerSettings,
-    pub tls: Option<TlsAcceptor>,
-    pub socket: std::net::TcpListener,
-    pub role: Role,
-}
-
-/// Who answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    Clients,
-    Publish,
-    Admin,
-}
-
 /// Runs worker number `index` until `stopped`.
-pub fn run(index: usize, shared: &Arc<Shared>, doors: Vec<Door>, stopped: watch::Receiver<bool>) {
+pub fn run(index: usize, shared: &Arc<Shared>, stopped: watch::Receiver<bool>) {
     let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, worker = index, "no runtime"),
     };
-    runtime.block_on(work(index, Arc::clone(shared), doors, stopped));
+    runtime.block_on(work(index, Arc::clone(shared), stopped));
 }
 
-async fn work(index: usize, shared: Arc<Shared>, doors: Vec<Door>, mut stopped: watch::Receiver<bool>) {
+async fn work(index: usize, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     let shard = Shard::new(&shared.hub, index);
     let metrics = shared.metrics.worker();
     spawn_local(pump(Rc::clone(&shard), Rc::clone(&metrics)));
     spawn_local(tick(index, Arc::clone(&shared), Rc::clone(&shard), Rc::clone(&metrics)));
     let servers = Servers::new(&shared, &shard, &metrics);
-    let mut accepts = Vec::new();
-    for Door { settings, tls, socket, role } in doors {
-        match tokio::net::TcpListener::from_std(socket) {
-            Ok(socket) => {
-                let server = Rc::clone(servers.of(role));
-                accepts.push(spawn_local(listener::accept(server, settings, tls, socket)));
-            }
-            Err(error) => tracing::error!(%error, listener = %settings.name, "can't listen"),
-        }
-    }
+    let gateway = Arc::clone(&shared.gateway);
+    let upstreams = Rc::clone(&servers.upstreams);
+    let doors = spawn_local(doors::keep(
+        index,
+        move |role| Rc::clone(servers.of(role)),
+        shared.doors.clone(),
+        move || upstreams.keep_only(&gateway.load().upstreams),
+    ));
     let _ = stopped.wait_for(|stop| *stop).await;
-    accepts.iter().for_each(tokio::task::JoinHandle::abort);
+    doors.abort();
     shard.end_all(CloseReason::Drain);
     let patience = tokio::time::timeout(Duration::from_millis(STOP_MS_MAX), async {
         while shard.sessions() > 0 {
@@ -85,6 +66,7 @@ async fn work(index: usize, shared: Arc<Shared>, doors: Vec<Door>, mut stopped: 
 
 /// The servers of a worker, by who answers.
 struct Servers {
+    upstreams: Rc<Upstreams>,
     clients: Rc<Server>,
     publish: Rc<Server>,
     admin: Rc<Server>,
@@ -92,15 +74,14 @@ struct Servers {
 
 impl Servers {
     fn new(shared: &Arc<Shared>, shard: &Rc<Shard>, metrics: &Rc<WorkerMetrics>) -> Self {
+        let upstreams = Rc::new(Upstreams::new(Rc::clone(metrics)));
         let gateway = Gateway::new(gateway::Parts {
             settings: Arc::clone(&shared.gateway),
             policies: Arc::clone(&shared.policies),
             shard: Rc::clone(shard),
             bus: Arc::clone(&shared.bus),
-            upstreams: Rc::new(Upstreams::new(Rc::clone(metrics))),
+            upstreams: Rc::clone(&upstreams),
             metrics: Rc::clone(metrics),
-            access: shared.access,
-            log_format: shared.log_format,
         });
         let publish = PublishHandler::new(
             Arc::clone(&shared.publish),
@@ -108,8 +89,12 @@ impl Servers {
             Arc::clone(&shared.bus),
             Rc::clone(metrics),
         );
-        let admin =
-            AdminHandler::new(Arc::clone(&shared.metrics), shared.readiness.clone(), Arc::clone(&shared.shown_config));
+        let admin = AdminHandler::new(
+            Arc::clone(&shared.metrics),
+            shared.readiness.clone(),
+            Arc::clone(&shared.shown_config),
+            shared.reloads.clone(),
+        );
         let private = Arc::new(ArcSwap::from_pointee(private_limits()));
         let server = |handler: Rc<dyn Handler>, limits: &Arc<ArcSwap<ServerLimits>>, count| {
             Rc::new(Server {
@@ -120,6 +105,7 @@ impl Servers {
             })
         };
         Self {
+            upstreams,
             clients: server(Rc::new(gateway), &shared.limits, &shared.clients),
             publish: server(Rc::new(publish), &private, &shared.private),
             admin: server(Rc::new(admin), &private, &shared.private),

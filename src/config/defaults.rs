@@ -10,6 +10,7 @@ use crate::telemetry::log::{AccessLog, LogFormat};
 use crate::upstream::settings::{Balance, UpstreamProtocol};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// `listeners[].protocols`: both, HTTP/2 first, since one connection then carries every stream of a browser.
@@ -80,7 +81,9 @@ pub const LOG_LEVEL: &str = "info";
 /// `telemetry.access_log`: what happened to a request is asked for sooner or later.
 pub const ACCESS_LOG: AccessLog = AccessLog::On;
 
-/// `runtime.workers`: one thread for each core that the process may use (its CPU quota counts).
+/// `runtime.workers`: one thread for each core that the process may use (its CPU quota counts). Asked once: a quota that
+/// changes while the process runs is no change of the configuration.
 pub fn workers() -> NonZeroUsize {
-    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+    static CORES: OnceLock<NonZeroUsize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
 }

@@ -12,8 +12,10 @@ use crate::config::file::{Bus, File, Limits, Log};
 use crate::config::problem::{Problems, Spot, advice};
 use crate::config::quantity::{Size, Span};
 use crate::config::read::{Field, Given, quote};
+use crate::config::sources::Sources;
 use crate::config::{Config, HubLimits, defaults, file};
 use crate::gateway::settings::GatewaySettings;
+use crate::hub::clock::unix_ms;
 use crate::model::cursor::CURSOR_CHANNELS_MAX;
 use crate::server::limits::ServerLimits;
 use crate::telemetry::log::{AccessLog, LogFormat, LogSettings};
@@ -29,12 +31,26 @@ const WORKERS_MAX: u64 = 1024;
 /// Bounds of timeouts that protect a resource: a second less would be an accident, an hour more no protection.
 const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
 
+/// What a configuration stands in.
+pub(super) struct Around<'a> {
+    /// Where relative paths start.
+    pub folder: &'a Path,
+    /// Reads an environment variable.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// Reads files.
+    pub sources: &'a mut Sources,
+}
+
 /// Collects problems while settings are made.
 struct Resolver<'a> {
     /// Where relative paths start.
     folder: &'a Path,
     /// Reads an environment variable.
     env: &'a dyn Fn(&str) -> Option<String>,
+    /// Reads files.
+    sources: &'a mut Sources,
+    /// The time, in Unix seconds.
+    now_secs: i64,
     problems: Problems,
     warnings: Problems,
 }
@@ -43,15 +59,11 @@ struct Resolver<'a> {
 ///
 /// # Errors
 /// Every problem, those of `problems` among them.
-pub(super) fn resolve(
-    file: &File,
-    top: &Spot,
-    folder: &Path,
-    env: &dyn Fn(&str) -> Option<String>,
-    problems: Problems,
-) -> Result<Config, Problems> {
+pub(super) fn resolve(file: &File, top: &Spot, around: Around<'_>, problems: Problems) -> Result<Config, Problems> {
     let warnings = Problems::new(problems.file.clone());
-    let mut r = Resolver { folder, env, problems, warnings };
+    let Around { folder, env, sources } = around;
+    let now_secs = i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX);
+    let mut r = Resolver { folder, env, sources, now_secs, problems, warnings };
     let (limits, hub_limits) = r.limits(file.limits.value().unwrap_or(&Limits::default()));
     let subscriptions_max = hub_limits.subscriptions_per_session_max;
 
@@ -83,6 +95,7 @@ pub(super) fn resolve(
         hub_limits,
         log,
         workers: workers.unwrap_or_else(defaults::workers),
+        hash: String::new(),
         warnings: r.warnings,
     })
 }

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 use time::OffsetDateTime;
 
@@ -44,6 +45,9 @@ pub struct Line<'a> {
 /// than all else that a small request does.
 const GATHERED_BYTES_MAX: usize = 16 * 1024;
 
+/// How lines are written: as the log was started, for the whole process.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
 thread_local! {
     static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
@@ -51,13 +55,13 @@ thread_local! {
 
 impl Line<'_> {
     /// Writes the line, if the access log is on; else it costs one look at a flag. It is seen after the next [`flush`].
-    pub fn emit(&self, format: LogFormat) {
+    pub fn emit(&self) {
         if !Self::enabled() {
             return;
         }
         let full = GATHERED.with_borrow_mut(|lines| {
             // Writing into memory does not fail.
-            let _ = match format {
+            let _ = match FORMAT.get().unwrap_or(&LogFormat::Json) {
                 LogFormat::Json => self.write_json(lines, unix_ms()),
                 LogFormat::Text => self.write_text(lines, unix_ms()),
             };
@@ -112,6 +116,11 @@ impl Line<'_> {
         write!(out, " duration_ms={}.{:03}", duration_us / 1000, duration_us % 1000)?;
         writeln!(out, " request_id={} protocol={:?}", self.request_id, self.protocol)
     }
+}
+
+/// Lines are written in this form from now on; the first call counts.
+pub(super) fn set_format(format: LogFormat) {
+    let _ = FORMAT.set(format);
 }
 
 /// Writes this worker's lines to stderr; called a few times a second, and at the worker's end.

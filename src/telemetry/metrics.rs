@@ -5,13 +5,15 @@
 //! from outside are those of listeners, routes and upstreams, which the configuration bounds, and so does this room.
 //! It does not know who asks: [`Metrics::render`] is a text, whoever serves it. `docs/metrics.md` lists each metric.
 
+mod config;
 mod histogram;
 mod labels;
 mod page;
 mod totals;
 mod worker;
 
-pub use labels::{PublishResult, Refusal, UpstreamResult};
+pub use config::RunningConfig;
+pub use labels::{PublishResult, Refusal, ReloadResult, UpstreamResult};
 pub use worker::{ConnectionGuard, WorkerMetrics};
 
 use page::Page;
@@ -77,6 +79,16 @@ impl Metrics {
     /// Makes an upstream's metrics appear at zero, before its first request.
     pub fn declare_upstream(&self, upstream: &str) {
         let _ = self.totals.upstreams.of(upstream);
+    }
+
+    /// Says which configuration runs from now on.
+    pub fn run_config(&self, config: RunningConfig) {
+        self.totals.config.run(config);
+    }
+
+    /// A reload came to something.
+    pub fn reloaded(&self, result: ReloadResult) {
+        self.totals.config.reloaded(result);
     }
 
     /// A few totals, for people; a quarter of a second old at most.

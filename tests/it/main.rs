@@ -17,6 +17,7 @@ mod limits;
 mod proxy;
 mod publish;
 mod push;
+mod reload;
 mod resume;
 mod support;
 mod tidy;

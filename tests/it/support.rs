@@ -10,6 +10,7 @@ pub mod events;
 pub mod figures;
 pub mod frames;
 pub mod metrics;
+pub mod named_backend;
 pub mod program;
 pub mod proxy;
 pub mod socket;

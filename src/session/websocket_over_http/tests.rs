@@ -222,6 +222,7 @@ impl TestHub {
             websocket: OnceLock::new(),
             websocket_v1: OnceLock::new(),
             websocket_cloudevents: OnceLock::new(),
+            long_poll: OnceLock::new(),
         });
         self.deliver(Delivery::Message(Arc::clone(&entry)));
         entry

@@ -128,6 +128,31 @@ impl UpstreamResult {
     }
 }
 
+/// What a reload came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReloadResult {
+    /// Another configuration runs.
+    Applied,
+    /// The files are what runs already.
+    Unchanged,
+    /// The files can't be run; what ran before goes on.
+    Refused,
+}
+
+impl ReloadResult {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 3] = [Self::Applied, Self::Unchanged, Self::Refused];
+
+    /// The word in metrics, logs and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// The first digit of a status (RFC 9110 §15); what has none of the five counts as 5xx, as a recipient treats it.
 pub(super) const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -161,6 +186,7 @@ mod tests {
         let in_order = |indices: Vec<usize>| assert!(indices.iter().copied().eq(0..indices.len()), "{indices:?}");
         in_order(Refusal::ALL.map(|value| value as usize).to_vec());
         in_order(PublishResult::ALL.map(|value| value as usize).to_vec());
+        in_order(ReloadResult::ALL.map(|value| value as usize).to_vec());
         in_order(UpstreamResult::ALL.map(|value| value as usize).to_vec());
         in_order(Transport::ALL.map(|value| value as usize).to_vec());
         in_order(CloseReason::ALL.map(|value| value as usize).to_vec());

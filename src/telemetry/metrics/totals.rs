@@ -1,5 +1,6 @@
 //! The counts of the whole process, and how they are written out.
 
+use super::config::ConfigTotals;
 use super::histogram::Histogram;
 use super::labels::{PROTOCOLS, PublishResult, Refusal, STATUS_CLASSES, UpstreamResult};
 use super::{Figures, page::Page};
@@ -42,7 +43,7 @@ impl<const N: usize> Counts<N> {
         }
     }
 
-    fn get(&self, index: usize) -> f64 {
+    pub(super) fn get(&self, index: usize) -> f64 {
         self.0.get(index).map_or(0, |count| count.load(Relaxed)) as f64
     }
 }
@@ -112,6 +113,7 @@ pub(super) struct Totals {
     pub(super) published: Counts<{ PublishResult::ALL.len() }>,
     pub(super) published_bytes: Counts<1>,
     pub(super) publish_requests: RouteTotals,
+    pub(super) config: ConfigTotals,
     channels: AtomicU64,
     log_bytes: AtomicU64,
     log_messages: AtomicU64,
@@ -139,6 +141,7 @@ impl Totals {
     /// Writes every family, in the order in which `docs/metrics.md` lists them.
     pub(super) fn write(&self, page: &mut Page) {
         write_build(page);
+        self.config.write(page);
         self.write_connections(page);
         self.write_requests(page);
         self.write_sessions(page);

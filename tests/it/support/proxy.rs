@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 
+const CONFIG: &str = "pushbridge.yaml";
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A `pushbridge run` process; killed when dropped.
@@ -30,8 +31,13 @@ impl Proxy {
 
     /// As [`Proxy::start`], in a folder that has files already.
     pub fn start_in(folder: TempDir, yaml: &str) -> Self {
-        let config = write(folder.path(), yaml);
-        let mut child = spawn(&config);
+        std::fs::write(folder.path().join(CONFIG), completed(yaml)).expect("the configuration is written");
+        Self::start_as_it_is(folder)
+    }
+
+    /// Starts it in a folder that has a whole `pushbridge.yaml`.
+    pub fn start_as_it_is(folder: TempDir) -> Self {
+        let mut child = spawn(&folder.path().join(CONFIG));
         let (lines, log) = follow(&mut child);
         let addresses = wait_until_ready(&lines, &log);
         Self { child, addresses, log, folder }
@@ -39,9 +45,40 @@ impl Proxy {
 
     /// Runs it with a configuration that it can't start with: its exit code and what it said.
     pub fn refuse(folder: &Path, yaml: &str) -> (Option<i32>, String) {
-        let child = spawn(&write(folder, yaml));
-        let output = child.wait_with_output().expect("it ends");
+        let config = folder.join(CONFIG);
+        std::fs::write(&config, completed(yaml)).expect("the configuration is written");
+        let output = spawn(&config).wait_with_output().expect("it ends");
         (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    }
+
+    /// Replaces the configuration at once, completed as at the start.
+    pub fn rewrite(&self, yaml: &str) {
+        let new = self.folder.path().join("new.yaml");
+        std::fs::write(&new, completed(yaml)).expect("the new configuration is written");
+        std::fs::rename(&new, self.folder.path().join(CONFIG)).expect("it is put in place");
+    }
+
+    /// The configuration's file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join(CONFIG)
+    }
+
+    /// The log lines so far with this message.
+    pub fn logged(&self, message: &str) -> Vec<Value> {
+        self.log.lock().expect("the log").iter().filter(|line| line["message"] == message).cloned().collect()
+    }
+
+    /// Sends a signal, such as `HUP`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success(), "the signal was not sent");
+    }
+
+    /// Memory in RAM, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// Where a listener (or `publish`, `admin`) is.
@@ -90,9 +127,8 @@ impl Drop for Proxy {
     }
 }
 
-/// Writes the configuration, with what is not given.
-fn write(folder: &Path, yaml: &str) -> PathBuf {
-    let config = folder.join("pushbridge.yaml");
+/// A configuration with what every one needs.
+pub fn completed(yaml: &str) -> String {
     let mut text = yaml.to_owned();
     if !yaml.contains("listeners:") {
         text.push_str("\nlisteners: [{ name: http, address: \"127.0.0.1:0\" }]\n");
@@ -103,8 +139,7 @@ fn write(folder: &Path, yaml: &str) -> PathBuf {
     if !yaml.contains("\nadmin:") {
         text.push_str("\nadmin: { address: \"127.0.0.1:0\" }\n");
     }
-    std::fs::write(&config, text).expect("the configuration is written");
-    config
+    text
 }
 
 fn spawn(config: &Path) -> Child {
