@@ -7,6 +7,7 @@ pub mod model;
 // F1
 pub mod proto;
 // F2
+pub mod drain;
 pub mod hub;
 pub mod route;
 pub mod telemetry;
