@@ -2,7 +2,9 @@
 //!
 //! It knows no runtime, clock or socket: the worker tells the time ([`Shard::tick`]) and polls [`Shard::poll_pump`].
 
+mod ends;
 pub mod reader;
+mod routes;
 pub mod subscription;
 
 use crate::hub::channel::Channel;
@@ -13,9 +15,11 @@ use crate::hub::{Hub, HubError};
 use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
 use crate::model::position::Position;
-use crate::model::session::CloseReason;
+use crate::proto::drain_schedule::Dice;
+use ends::Ends;
 use parking_lot::Mutex;
 use reader::{PendingGap, Read, Reader};
+use routes::Routes;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -25,6 +29,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 pub use crate::hub::log::Start;
+pub use ends::{EndOrder, Order};
 pub use subscription::{Delivery, Subscription};
 
 /// Where the hub leaves word for a shard: which channels have moved. A channel stands in it once at most.
@@ -36,6 +41,7 @@ pub(in crate::hub) struct Inbox {
 #[derive(Debug, Default)]
 struct InboxState {
     moved: Vec<ChannelName>,
+    orders: Vec<Order>,
     waker: Option<Waker>,
 }
 
@@ -51,12 +57,24 @@ impl Inbox {
         }
     }
 
-    fn take(&self, waker: &Waker, into: &mut Vec<ChannelName>) {
+    pub(in crate::hub) fn order(&self, order: Order) {
+        let waker = {
+            let mut state = self.state.lock();
+            state.orders.push(order);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn take(&self, waker: &Waker, into: &mut Vec<ChannelName>) -> Vec<Order> {
         let mut state = self.state.lock();
         std::mem::swap(&mut state.moved, into);
         if !state.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             state.waker = Some(waker.clone());
         }
+        std::mem::take(&mut state.orders)
     }
 }
 
@@ -77,6 +95,9 @@ struct State {
     readers: Slab<Reader>,
     wheel: Wheel,
     moved: Vec<ChannelName>,
+    routes: Routes,
+    ends: Ends,
+    dice: Dice,
 }
 
 /// A copy of the part of a channel's log that is kept now; each entry is shared.
@@ -177,7 +198,18 @@ impl Shard {
         cursor: Option<&Cursor>,
         start: Start,
     ) -> Result<Subscription, HubError> {
-        let key = self.state.borrow_mut().readers.insert(Reader::new()) as u32;
+        let key = {
+            let state = &mut *self.state.borrow_mut();
+            let mut reader = Reader::new();
+            state.ends.plan_newcomer(
+                state.readers.vacant_key() as u32,
+                &mut reader,
+                self.now_us.get(),
+                &mut state.dice,
+            );
+            state.readers.insert(reader) as u32
+        };
+        self.hub.sessions.fetch_add(1, Ordering::Relaxed);
         let mut subscription = Subscription::new(Rc::clone(self), key, cursor.is_some());
         for channel in channels {
             let position = cursor.map(|cursor| cursor.position(channel));
@@ -192,7 +224,9 @@ impl Shard {
     pub fn poll_pump(&self, cx: &mut Context<'_>, mut fanned_out: impl FnMut(u64)) -> Poll<()> {
         self.now_us.set(self.hub.clock().now_us());
         let mut moved = std::mem::take(&mut self.state.borrow_mut().moved);
-        self.hub.inbox(self.worker).take(cx.waker(), &mut moved);
+        for order in self.hub.inbox(self.worker).take(cx.waker(), &mut moved) {
+            self.obey(order);
+        }
         let state = &mut *self.state.borrow_mut();
         for name in moved.drain(..) {
             let Some(mirror) = state.by_name.get(&name).and_then(|key| state.mirrors.get_mut(*key as usize)) else {
@@ -217,7 +251,7 @@ impl Shard {
 
     /// Tells the time; wakes sessions whose deadline has come. Called about every [`crate::hub::wheel::TICK_MS`].
     pub fn tick(&self) {
-        self.now_us.set(self.hub.clock().now_us());
+        let _ = self.end_due();
         let now_ms = self.now_ms();
         let state = &mut *self.state.borrow_mut();
         while let Some((tick, keys)) = state.wheel.advance(now_ms) {
@@ -233,14 +267,6 @@ impl Shard {
                     state.wheel.file(key, reader.tick);
                 }
             }
-        }
-    }
-
-    /// Asks every session to end; each ends after what is already there for it.
-    pub fn end_all(&self, reason: CloseReason) {
-        for (_, reader) in &mut self.state.borrow_mut().readers {
-            reader.end = Some(reason);
-            reader.wake_anyway();
         }
     }
 
