@@ -2,15 +2,18 @@
 //!
 //! ```text
 //! start: certificates, sockets ─▶ hub, bus ─▶ one thread a worker ─▶ Running { addresses }
-//! stop:  no more accepts ─▶ sessions are asked to end ─▶ threads end
+//! drain: settle ─▶ spread ─▶ margin ─▶ drained (drain.rs conducts it)
+//! stop:  no more accepts ─▶ what is left ends ─▶ threads end
 //! ```
 
+mod drain;
 pub mod signal;
 mod worker;
 
 use crate::bus::Bus;
 use crate::bus::memory::MemoryBus;
 use crate::config::Config;
+use crate::drain::Drain;
 use crate::gateway::settings::GatewaySettings;
 use crate::hub::clock::Clock;
 use crate::hub::policy::ChannelPolicies;
@@ -27,9 +30,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use worker::{Door, Role};
+
+/// How long sessions have to end cleanly where there was no drain.
+const STOP_WAIT: Duration = Duration::from_secs(3);
 
 /// Why the program can't start.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +82,8 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Running {
     addresses: Addresses,
-    stop: watch::Sender<bool>,
+    drain: Drain,
+    stop: watch::Sender<Option<Instant>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -90,6 +99,7 @@ struct Shared {
     private: Arc<ConnectionCount>,
     metrics: Arc<Metrics>,
     readiness: Readiness,
+    drain: Drain,
     shown_config: Arc<ArcSwap<String>>,
     access: AccessLog,
 }
@@ -117,6 +127,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     };
     let hub = Hub::new(workers, Clock::start(), hub_limits, Arc::clone(&policies));
     let bus = Arc::new(MemoryBus::new(Arc::clone(&hub), config.publish.idempotency_window));
+    let drain = Drain::new(config.drain);
     let shared = Arc::new(Shared {
         hub,
         bus,
@@ -128,11 +139,12 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         private: Arc::default(),
         metrics,
         readiness,
+        drain: drain.clone(),
         shown_config,
         access: config.log.access_log,
     });
-    let (stop, stopped) = watch::channel(false);
-    let mut running = Running { addresses, stop, threads: Vec::new() };
+    let (stop, stopped) = watch::channel(None);
+    let mut running = Running { addresses, drain, stop, threads: Vec::new() };
     for (index, doors) in doors.into_iter().enumerate() {
         let (shared, stopped) = (Arc::clone(&shared), stopped.clone());
         let thread = std::thread::Builder::new()
@@ -152,13 +164,24 @@ impl Running {
         &self.addresses
     }
 
-    /// Stops accepting, asks every session to end, and waits until the workers are done.
-    pub fn stop(mut self) {
-        self.halt();
+    /// The handle by which its drain is begun and watched.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
     }
 
-    fn halt(&mut self) {
-        let _ = self.stop.send(true);
+    /// Stops after a drain: requests in flight are waited for as long as the drain allows.
+    pub fn leave(mut self) {
+        let by = self.drain.leave_by();
+        self.halt(by);
+    }
+
+    /// Stops without a drain: no more accepts, every session is asked to end, and has a moment to do so.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    fn halt(&mut self, by: Instant) {
+        let _ = self.stop.send(Some(by));
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a worker panicked");
@@ -178,7 +201,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.halt();
+        self.halt(Instant::now() + STOP_WAIT);
     }
 }
 

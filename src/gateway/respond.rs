@@ -2,10 +2,12 @@
 
 mod upstream;
 
+use crate::drain;
 use crate::gateway::cors;
 use crate::hub::HubError;
 use crate::model::cursor::CursorError;
 use crate::model::session::Transport;
+use crate::proto::drain_schedule::Dice;
 use crate::proto::problem::Problem;
 use crate::proto::request_check::RequestError;
 use crate::route::Miss;
@@ -18,11 +20,15 @@ use crate::telemetry::metrics::Refusal;
 use crate::upstream::UpstreamError;
 use http::header::{ALLOW, CONNECTION, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use std::ops::Range;
 
 pub use upstream::protocol_unknown;
 
 /// How long a client should wait before it asks a busy instance again.
 const RETRY_AFTER_SECS: u64 = 5;
+
+/// How long a client should wait before it asks another instance: one of these, by chance.
+const DRAINING_RETRY_SECS: Range<u64> = 1..6;
 
 /// Why a client's request is not answered as it wished.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +66,9 @@ pub enum ClientError {
     /// The hub takes no more.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// Sessions end here; none begins.
+    #[error("this instance is going; connect again, another will serve")]
+    Draining,
     /// The backend.
     #[error(transparent)]
     Upstream(UpstreamError),
@@ -84,7 +93,7 @@ impl ClientError {
             Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
             Self::Origin => StatusCode::FORBIDDEN,
             Self::Handshake(refused) => refused.problem.status(),
-            Self::Hub(HubError::TooManyChannels(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Hub(HubError::TooManyChannels(_)) | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(error) => upstream::status(error),
             Self::Bridge(refused) => refused.status(),
             Self::NoUpgrade => StatusCode::UPGRADE_REQUIRED,
@@ -105,6 +114,7 @@ impl ClientError {
             | Self::NoUpgrade
             | Self::Handshake(_) => Some(Refusal::BadSubscribe),
             Self::Hub(_) => Some(Refusal::Subscriptions),
+            Self::Draining => Some(Refusal::Draining),
             Self::Upstream(_) | Self::Bridge(_) => None,
         }
     }
@@ -153,6 +163,11 @@ impl ClientError {
             }
             Self::Hub(_) => {
                 fields.insert(RETRY_AFTER, RETRY_AFTER_SECS.into());
+            }
+            Self::Draining => {
+                let Range { start, end } = DRAINING_RETRY_SECS;
+                let secs = start + Dice::new(drain::seed()).below(end - start);
+                fields.insert(RETRY_AFTER, secs.into());
             }
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! One accepted connection: its permit, its TLS handshake, and which HTTP it speaks.
 
 use crate::server::io::Io;
-use crate::server::limits::{ConnectionCount, Permit, Refused, ServerLimits};
+use crate::server::limits::{ConnectionCount, Leave, Permit, Refused, ServerLimits};
 use crate::server::listener::{ListenerSettings, Protocol};
 use crate::server::{Handler, Peer, TlsPeer, Trust, h1, h2};
 use crate::telemetry::metrics::{ConnectionGuard, Refusal, WorkerMetrics};
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 /// The first bytes of an HTTP/2 connection with prior knowledge (RFC 9113 §3.4).
@@ -28,8 +29,17 @@ pub struct Server {
     pub limits: Arc<ArcSwap<ServerLimits>>,
     /// The connections of all workers.
     pub count: Arc<ConnectionCount>,
+    /// Whether clients are asked to go.
+    pub leave: watch::Receiver<Leave>,
     /// The worker's metrics.
     pub metrics: Rc<WorkerMetrics>,
+}
+
+impl Server {
+    /// Whether clients are asked to go, now.
+    pub(in crate::server) fn leave(&self) -> Leave {
+        *self.leave.borrow()
+    }
 }
 
 /// What the connections of one listener share.

@@ -65,6 +65,8 @@ pub trait Feed: Place {
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// See [`Subscription::set_deadline`].
     fn set_deadline(&mut self, at_ms: u64);
+    /// See [`Subscription::is_cut`].
+    fn is_cut(&self) -> bool;
     /// Milliseconds of the shard's clock.
     fn now_ms(&self) -> u64;
     /// Microseconds of the same clock.
@@ -138,6 +140,10 @@ impl Feed for Live {
 
     fn set_deadline(&mut self, at_ms: u64) {
         self.subscription.set_deadline(at_ms);
+    }
+
+    fn is_cut(&self) -> bool {
+        self.subscription.is_cut()
     }
 
     fn now_ms(&self) -> u64 {

@@ -97,9 +97,11 @@ pub async fn run<W: Wire, F: Feed>(start: Start<F>, wire: W) {
     counted.reason = std::future::poll_fn(|cx| run.poll(cx)).await;
     tracing::debug!(session.id = run.exchange.connection_id(), reason = counted.reason.as_str(), "session ended");
     let Run { wire, subscriptions, mut exchange, .. } = run;
-    drop((wire, subscriptions, counted));
-    // Dropped before it is done, the exchange goes on in a task of its own.
+    drop((wire, counted));
+    // Dropped before it is done, the exchange goes on in a task of its own. Until then the session stands in the hub,
+    // so that a drain waits for the backend to hear of it.
     let _ = tokio::time::timeout(FAREWELL, exchange.finish()).await;
+    drop(subscriptions);
 }
 
 /// Counts a session as closed when it is dropped, however it ends.
@@ -116,6 +118,10 @@ impl Drop for Counted {
 
 impl<W: Wire, F: Feed> Run<W, F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        if self.subscriptions.feed.is_cut() {
+            self.lose(CloseReason::Drain);
+            return Poll::Ready(self.leaving.map_or(CloseReason::Drain, |leaving| leaving.reason));
+        }
         for _ in 0..TURNS_MAX {
             let now_ms = self.exchange.now_ms();
             let mut moved = self.take_answer(cx);

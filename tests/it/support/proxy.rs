@@ -23,7 +23,8 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts it with a configuration whose addresses have port 0, and waits until it is ready. `{dir}` in the text
-    /// becomes the folder of the configuration. What is not given: a cleartext listener `http`, publish and admin.
+    /// becomes the folder of the configuration. What is not given: a cleartext listener `http`, publish and admin, and
+    /// a drain that waits for nobody to come.
     pub fn start(yaml: &str) -> Self {
         Self::start_in(TempDir::new().expect("a folder"), yaml)
     }
@@ -40,6 +41,9 @@ impl Proxy {
         }
         if !yaml.contains("\nadmin:") {
             text.push_str("\nadmin: { address: \"127.0.0.1:0\" }\n");
+        }
+        if !yaml.contains("\ndrain:") {
+            text.push_str("\ndrain: { settle: 0s, spread: 0s, margin: 5s }\n");
         }
         std::fs::write(&config, text).expect("the configuration is written");
         let mut child = spawn(&config);
@@ -74,10 +78,31 @@ impl Proxy {
         self.log.lock().expect("the log").iter().any(|line| line["message"] == message)
     }
 
-    /// Sends SIGTERM and waits for the end.
-    pub fn terminate(mut self) -> ExitStatus {
+    /// Log lines so far with this message.
+    pub fn logged(&self, message: &str) -> Vec<Value> {
+        let log = self.log.lock().expect("the log");
+        log.iter().filter(|line| line["message"] == message).cloned().collect()
+    }
+
+    /// Sends SIGTERM.
+    pub fn signal(&self) {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
         assert!(sent.success(), "the signal was not sent");
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("its status can be read").is_none()
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub fn terminate(self) -> ExitStatus {
+        self.signal();
+        self.wait()
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) -> ExitStatus {
         super::wait_for("pushbridge ends", || self.child.try_wait().expect("its status can be read"))
     }
 }
