@@ -1,6 +1,7 @@
 //! The command line: one module a command.
 
 pub mod check;
+pub mod drain;
 pub mod publish;
 pub mod run;
 pub mod schema;
@@ -52,6 +53,8 @@ enum Command {
     },
     /// Print the JSON Schema of the configuration, for editors
     Schema,
+    /// Send the clients of a running pushbridge elsewhere, none of them lost
+    Drain(drain::DrainArgs),
     /// Publish events to a running pushbridge
     Publish(publish::PublishArgs),
     /// Print events of a push route as they come
@@ -83,6 +86,10 @@ impl Cli {
             Command::Run { config } => run::run(&config.path),
             Command::Check { config } => Ok(check::run(&config.path)),
             Command::Schema => Ok(schema::run()),
+            Command::Drain(args) => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                Ok(runtime.block_on(drain::run(args)))
+            }
             Command::Publish(args) => {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 let code = runtime.block_on(publish::run(args));
