@@ -4,6 +4,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "rules for the program, not for its tests")]
 
 mod browser;
+mod drain;
 mod push;
+mod rolling;
 mod support;
 mod tidy;

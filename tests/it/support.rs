@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod client;
+pub mod held;
 pub mod program;
 pub mod proxy;
 
