@@ -49,9 +49,9 @@ impl Conductor<'_> {
                 phase = next;
                 self.enter(phase, drain, left).await;
             }
-            let shown = if phase == Phase::Serving { 0 } else { left };
-            self.shared.metrics.set_drain(phase, shown, self.began.elapsed());
-            if matches!(phase, Phase::Serving | Phase::Drained) {
+            let is_over = matches!(phase, Phase::Serving | Phase::Drained);
+            self.shared.metrics.set_drain(phase, if is_over { 0 } else { left }, self.began.elapsed());
+            if is_over {
                 return phase;
             }
             tokio::select! {

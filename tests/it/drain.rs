@@ -265,6 +265,37 @@ async fn the_command_waits_and_shows_how_it_goes() {
     assert!(code == Some(69) && complaint.contains("no admin listener"), "{complaint}");
 }
 
+#[tokio::test]
+async fn streams_over_tls_end_cleanly() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).expect("written");
+    std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).expect("written");
+    let listener = "
+listeners:
+  - name: https
+    address: \"127.0.0.1:0\"
+    tls: { certificates: [{ cert_file: cert.pem, key_file: key.pem }] }
+drain: { settle: 0s, spread: 200ms, margin: 5s }
+";
+    let proxy = Proxy::start_in(folder, &format!("{ROUTES}{listener}"));
+    let https = proxy.address("https");
+    let mut streams = Vec::new();
+    for version in [Http::H1Tls, Http::H2Tls] {
+        let request = get(https, "/events/c", &[("accept", "text/event-stream")]);
+        let mut stream = crate::support::client::Stream::of(open(version, https, request).await);
+        stream.until("\n\n").await;
+        streams.push(stream);
+    }
+    publish(proxy.address("publish"), r#"{"channel":"c","data":"last"}"#).await;
+    proxy.signal();
+    for stream in streams {
+        let rest = stream.rest().await;
+        assert!(rest.contains("data: last\n\nretry: "), "{rest}");
+    }
+    exits_with_0(proxy).await;
+}
+
 /// A backend of an event stream without an end, a WebSocket without a word, a slow answer, and WebSocket over HTTP.
 struct Backend {
     address: SocketAddr,

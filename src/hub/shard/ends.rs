@@ -75,14 +75,14 @@ impl Shard {
         let state = &mut *self.state.borrow_mut();
         state.dice = Dice::new(order.seed);
         if order.selector == Selector::All {
-            state.ends.newcomers = Some((now_us + order.window_us, order.reason));
+            state.ends.newcomers = Some((now_us.saturating_add(order.window_us), order.reason));
         }
         let keys: Vec<u32> = selected(state, &order.selector);
         for (key, after_us) in keys.iter().zip(moments(keys.len(), order.window_us, order.seed)) {
             let reader = &mut state.readers[*key as usize];
             match order.window_us {
                 0 => reader.ask(order.reason),
-                _ => state.ends.plan(*key, reader, now_us + after_us, order.reason),
+                _ => state.ends.plan(*key, reader, now_us.saturating_add(after_us), order.reason),
             }
         }
         keys.len()
