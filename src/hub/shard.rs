@@ -107,6 +107,9 @@ struct Mirror {
     first: u64,
     entries: VecDeque<Arc<Entry>>,
     last: Position,
+    /// The end as of the last time that the readers were woken. Whoever joins or ends copies too, and leaves it to the
+    /// pump to wake the others: the mark stays raised.
+    told: u64,
     policy: Arc<ChannelPolicy>,
     readers: Vec<u32>,
 }
@@ -232,11 +235,12 @@ impl Shard {
             let Some(mirror) = state.by_name.get(&name).and_then(|key| state.mirrors.get_mut(*key as usize)) else {
                 continue;
             };
-            let end = mirror.end();
             mirror.channel.marks[self.worker].lower();
             mirror.copy(self.worker);
-            let new = mirror.end().saturating_sub(end).min(mirror.entries.len() as u64);
-            for entry in mirror.entries.range(mirror.entries.len() - new as usize..) {
+            let end = mirror.end();
+            let new = (end - mirror.told.clamp(mirror.first, end)) as usize;
+            mirror.told = end;
+            for entry in mirror.entries.range(mirror.entries.len() - new..) {
                 fanned_out(entry.published_us);
             }
             if new > 0 {
@@ -288,6 +292,7 @@ impl Shard {
                     first: 0,
                     entries: VecDeque::new(),
                     last: Position { epoch: 0, offset: 0 },
+                    told: 0,
                     policy,
                     readers: Vec::new(),
                     channel: Arc::clone(&channel),
@@ -298,11 +303,15 @@ impl Shard {
             }
         };
         let mirror = &mut state.mirrors[mirror_key as usize];
-        if mirror.readers.is_empty() {
+        let is_first = mirror.readers.is_empty();
+        if is_first {
             // Interest before the copy: what is appended in between is copied now, and marked once more for nothing.
             channel.marks[self.worker].join();
         }
         mirror.copy(self.worker);
+        if is_first {
+            mirror.told = mirror.end();
+        }
         // A cursor that does not know the channel is of other channels: as one of another epoch.
         let cursor = position.map(|position| position.unwrap_or(Position { epoch: u64::MAX, offset: 0 }));
         // The log may have moved since the copy; the mark is raised then, and the next pump copies the rest.

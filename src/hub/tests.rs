@@ -192,6 +192,43 @@ fn every_session_is_asked_to_end_after_what_is_there() {
     assert_eq!(read(&mut session), ["1", "2", "end:drain"], "the last is not pumped yet");
 }
 
+/// Counts how often it wakes.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl std::task::Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_session_hears_of_what_another_copied_first() {
+    let hub = hub(ChannelPolicy::default());
+    let shard = Shard::new(&hub, 0);
+    let sleeper = |text| {
+        let mut session = shard.subscribe(&[name("a")], None, Start::Now).expect("room");
+        let bell = Arc::new(Bell::default());
+        assert!(session.poll_wait(&mut Context::from_waker(&bell.clone().into())).is_pending());
+        publish(&hub, "a", text);
+        (session, bell)
+    };
+    let check = |mut session: Subscription, bell: Arc<Bell>, text| {
+        pump(&shard);
+        assert_eq!(bell.0.load(Ordering::Relaxed), 1);
+        assert_eq!(read(&mut session), [text]);
+    };
+    let (session, bell) = sleeper("1");
+    let joins = shard.subscribe(&[name("a")], None, Start::Now).expect("room");
+    check(session, bell, "1");
+    drop(joins);
+    let mut ends = shard.subscribe(&[name("a"), name("b")], None, Start::Now).expect("room");
+    let (session, bell) = sleeper("2");
+    end(&shard, Selector::Channel(name("b")), 0);
+    assert_eq!(read(&mut ends), ["2", "end:drain"]);
+    check(session, bell, "2");
+}
+
 /// Ends sessions over a window; how many.
 fn end(shard: &Shard, selector: Selector, window_us: u64) -> usize {
     shard.end_sessions(&EndOrder { selector, reason: CloseReason::Drain, window_us, seed: 1 })

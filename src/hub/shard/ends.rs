@@ -127,16 +127,6 @@ impl Shard {
             mirror.copy(self.worker);
             any |= read.next < mirror.end();
         }
-        // The pump finds nothing new then, so that the other sessions have to hear of it here.
-        if any {
-            let mirrors: Vec<u32> =
-                state.readers[key as usize].reads.as_slice().iter().map(|read| read.mirror).collect();
-            for mirror in mirrors {
-                for reader in &state.mirrors[mirror as usize].readers {
-                    state.readers[*reader as usize].wake();
-                }
-            }
-        }
         any
     }
 
