@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! start: certificates, sockets ─▶ hub, bus ─▶ one thread a worker ─▶ Running { addresses }
-//! stop:  no more accepts ─▶ sessions are asked to end ─▶ threads end
+//! drain: settle ─▶ spread ─▶ margin ─▶ drained (drain.rs conducts it)
+//! stop:  no more accepts ─▶ what is left ends ─▶ threads end
 //! ```
 
 mod doors;
+mod drain;
 mod live;
 pub mod signal;
 mod worker;
@@ -17,9 +19,12 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::diff::Comparable;
 use crate::config::sources::Sources;
+use crate::drain::Drain;
 use crate::gateway::settings::GatewaySettings;
 use crate::hub::policy::ChannelPolicies;
+use crate::hub::shard::EndOrder;
 use crate::hub::{Hub, HubLimits};
+use crate::model::session::{CloseReason, Selector};
 use crate::publish::settings::PublishSettings;
 use crate::reload::{self, Hangups, Reloader};
 use crate::server::limits::{ConnectionCount, ServerLimits};
@@ -35,7 +40,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How long sessions have to end cleanly where there was no drain.
+const STOP_WAIT: Duration = Duration::from_secs(3);
 
 /// Why the program can't start.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +93,8 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Running {
     addresses: Addresses,
-    stop: watch::Sender<bool>,
+    drain: Drain,
+    stop: watch::Sender<Option<Instant>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -99,6 +110,7 @@ struct Shared {
     private: Arc<ConnectionCount>,
     metrics: Arc<Metrics>,
     readiness: Readiness,
+    drain: Drain,
     shown_config: Arc<ArcSwap<String>>,
     reloads: Reloads,
     doors: watch::Receiver<Doors>,
@@ -144,8 +156,9 @@ fn launch(config: Config, followed: Option<Followed>) -> Result<Running, StartEr
     let addresses = Addresses::of(&doors.borrow());
     let (reloads, requests) = Reloads::new();
     let (shared, bus) = share(config, Arc::clone(&metrics), readiness, reloads, doors.subscribe());
-    let (stop, stopped) = watch::channel(false);
-    let mut running = Running { addresses, stop, threads: Vec::new() };
+    let (stop, stopped) = watch::channel(None);
+    let drain = shared.drain.clone();
+    let mut running = Running { addresses, drain, stop, threads: Vec::new() };
     for index in 0..workers {
         let (shared, stopped) = (Arc::clone(&shared), stopped.clone());
         running.spawn(format!("worker-{index}"), move || worker::run(index, &shared, stopped))?;
@@ -189,6 +202,7 @@ fn share(
         private: Arc::default(),
         metrics,
         readiness,
+        drain: Drain::new(config.drain),
         shown_config,
         reloads,
         doors,
@@ -196,9 +210,21 @@ fn share(
     (shared, bus)
 }
 
-/// Ends the sessions of a removed route. Until sessions can be ended by their route, they go on to their own end.
-fn close_route(_shared: &Arc<Shared>) -> CloseRoute {
-    Box::new(|route| tracing::debug!(route, "its sessions go on"))
+/// Over how long the sessions of a removed route end.
+const REMOVED_ROUTE_WINDOW: Duration = Duration::from_secs(30);
+
+/// Ends the sessions of a removed route, each at its own moment.
+fn close_route(shared: &Arc<Shared>) -> CloseRoute {
+    let hub = Arc::clone(&shared.hub);
+    Box::new(move |route| {
+        let order = EndOrder {
+            selector: Selector::Route(route.into()),
+            reason: CloseReason::RouteRemoved,
+            window_us: REMOVED_ROUTE_WINDOW.as_micros() as u64,
+            seed: crate::drain::seed(),
+        };
+        hub.end_sessions(&order, &(Arc::new(|_| ()) as _));
+    })
 }
 
 impl Addresses {
@@ -219,13 +245,24 @@ impl Running {
         &self.addresses
     }
 
-    /// Stops accepting, asks every session to end, and waits until the workers are done.
-    pub fn stop(mut self) {
-        self.halt();
+    /// The handle by which its drain is begun and watched.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
     }
 
-    fn halt(&mut self) {
-        let _ = self.stop.send(true);
+    /// Stops after a drain: requests in flight are waited for as long as the drain allows.
+    pub fn leave(mut self) {
+        let by = self.drain.leave_by();
+        self.halt(by);
+    }
+
+    /// Stops without a drain: no more accepts, every session is asked to end, and has a moment to do so.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    fn halt(&mut self, by: Instant) {
+        let _ = self.stop.send(Some(by));
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a worker panicked");
@@ -242,6 +279,6 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.halt();
+        self.halt(Instant::now() + STOP_WAIT);
     }
 }

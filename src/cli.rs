@@ -1,6 +1,7 @@
 //! The command line: one module a command.
 
 pub mod check;
+pub mod drain;
 pub mod publish;
 pub mod run;
 pub mod schema;
@@ -58,6 +59,8 @@ enum Command {
     },
     /// Print the JSON Schema of the configuration, for editors
     Schema,
+    /// Send the clients of a running pushbridge elsewhere, none of them lost
+    Drain(drain::DrainArgs),
     /// Publish events to a running pushbridge
     Publish(publish::PublishArgs),
     /// Print events of a push route as they come
@@ -93,6 +96,10 @@ impl Cli {
                 Ok(check::diff(old, new, if json { check::Form::Json } else { check::Form::Text }))
             }
             Command::Schema => Ok(schema::run()),
+            Command::Drain(args) => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                Ok(runtime.block_on(drain::run(args)))
+            }
             Command::Publish(args) => {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 let code = runtime.block_on(publish::run(args));

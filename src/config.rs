@@ -19,6 +19,7 @@ use crate::config::document::Node;
 use crate::config::problem::Spot;
 use crate::config::read::Read as _;
 use crate::config::sources::{Sources, Unreadable};
+use crate::drain::DrainSettings;
 use crate::gateway::settings::GatewaySettings;
 use crate::hub::policy::ChannelPolicies;
 use crate::publish::settings::PublishSettings;
@@ -48,6 +49,8 @@ pub struct Config {
     pub limits: ServerLimits,
     /// Bounds on channels.
     pub hub_limits: HubLimits,
+    /// How the process ends.
+    pub drain: DrainSettings,
     /// How logs are written.
     pub log: LogSettings,
     /// Worker threads.

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod cors;
+mod ending;
 pub mod forward;
 pub mod push;
 pub mod respond;
@@ -15,6 +16,7 @@ pub mod tunnel;
 pub mod websocket;
 
 use crate::bus::Bus;
+use crate::drain::Drain;
 use crate::hub::policy::ChannelPolicies;
 use crate::hub::shard::Shard;
 use crate::model::channel::ChannelName;
@@ -55,6 +57,8 @@ pub struct Parts {
     pub upstreams: Rc<Upstreams>,
     /// The worker's metrics.
     pub metrics: Rc<WorkerMetrics>,
+    /// Whether sessions may begin.
+    pub drain: Drain,
 }
 
 struct Inner {
@@ -93,16 +97,11 @@ impl Inner {
         let settings = self.settings();
         let (route, result) = match self.find(&settings, &parts) {
             Ok((route, channels)) => {
-                let exchange = Exchange { request_id, peer: &peer };
+                let exchange = Exchange { request_id, peer: &peer, route: &route.name };
                 let result = match &route.action {
-                    Action::Push(push) => self.push(push, &channels, &parts, body).await,
+                    Action::Push(push) => self.push(push, &channels, &parts, body, &route.name).await,
                     Action::WebSocket(bridge) => self.websocket(bridge, parts, exchange).await,
-                    Action::Proxy(proxy) => {
-                        let request = Request::from_parts(parts, body);
-                        forward::forward(&self.parts.upstreams, proxy, request, &peer, request_id)
-                            .await
-                            .map_err(ClientError::Upstream)
-                    }
+                    Action::Proxy(proxy) => self.forward(proxy, Request::from_parts(parts, body), exchange).await,
                 };
                 (Some(route), result)
             }
@@ -124,6 +123,14 @@ impl Inner {
             seen.emit(&peer, route.as_deref(), status, duration_us, request_id);
         }
         answer
+    }
+
+    /// Refuses a session that would begin while sessions end.
+    fn takes_sessions(&self) -> Result<(), ClientError> {
+        match self.parts.drain.phase().takes_sessions() {
+            true => Ok(()),
+            false => Err(ClientError::Draining),
+        }
     }
 
     /// The route of a request, once its head is found sound, and the channels of a push route.
@@ -153,6 +160,8 @@ impl Inner {
 struct Exchange<'a> {
     request_id: RequestId,
     peer: &'a Peer,
+    /// The route's name.
+    route: &'a str,
 }
 
 /// What the access log tells of a request.

@@ -8,6 +8,7 @@ pub mod model;
 pub mod clock;
 pub mod proto;
 // F2
+pub mod drain;
 pub mod hub;
 pub mod route;
 pub mod telemetry;

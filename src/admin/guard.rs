@@ -5,34 +5,31 @@
 //! name look like an address (DNS rebinding).
 
 use crate::proto::problem::Problem;
-use crate::server::problem;
-use crate::server::request_id::RequestId;
-use crate::server::{Request, Response};
-use http::StatusCode;
 use http::header::{HOST, ORIGIN};
+use http::{HeaderMap, StatusCode, Uri};
 use std::net::IpAddr;
 
 /// Lets a request pass that no page of a browser can have sent.
 ///
 /// # Errors
 /// The answer to one that may come from a page.
-pub(super) fn check(request: &Request) -> Result<(), Box<Response>> {
-    let detail = if request.headers().contains_key(ORIGIN) {
+pub(super) fn check(uri: &Uri, fields: &HeaderMap) -> Result<(), Problem> {
+    let detail = if fields.contains_key(ORIGIN) {
         "requests of pages can't change anything here; send it without Origin"
-    } else if !host(request).is_some_and(is_plain) {
+    } else if !host(uri, fields).is_some_and(is_plain) {
         "Host must be an IP address or localhost here; connect to the address itself"
     } else {
         return Ok(());
     };
-    Err(Box::new(problem::response(&Problem::new(StatusCode::FORBIDDEN, detail), RequestId::next())))
+    Err(Problem::new(StatusCode::FORBIDDEN, detail))
 }
 
 /// The one host of a request.
-fn host(request: &Request) -> Option<&str> {
-    if let Some(authority) = request.uri().authority() {
+fn host<'a>(uri: &'a Uri, fields: &'a HeaderMap) -> Option<&'a str> {
+    if let Some(authority) = uri.authority() {
         return Some(authority.host());
     }
-    let mut fields = request.headers().get_all(HOST).iter();
+    let mut fields = fields.get_all(HOST).iter();
     let host = fields.next()?.to_str().ok()?;
     if fields.next().is_some() {
         return None;
@@ -60,7 +57,7 @@ mod tests {
             let name: http::HeaderName = name.parse().expect("a name");
             request.headers_mut().append(name, value.parse().expect("a value"));
         }
-        assert_eq!(check(&request).is_ok(), expected, "{uri} {fields:?}");
+        assert_eq!(check(request.uri(), request.headers()).is_ok(), expected, "{uri} {fields:?}");
     }
 
     #[test]

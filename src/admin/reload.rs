@@ -61,8 +61,8 @@ impl Reloads {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
             return response;
         }
-        if let Err(refused) = guard::check(&request) {
-            return *refused;
+        if let Err(refused) = guard::check(request.uri(), request.headers()) {
+            return problem::response(&refused, RequestId::next());
         }
         match tokio::time::timeout(ANSWER_TIMEOUT, self.ask()).await {
             Ok(Ok(ReloadAnswer::Runs { result, hash, changes })) => {

@@ -1,4 +1,4 @@
-//! `run`: serve until a signal says stop.
+//! `run`: serve until a signal says stop, then drain.
 
 use crate::app::{self, Followed, StartError};
 use crate::cli::EXIT_CONFIG;
@@ -34,9 +34,8 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
             return Ok(if broken { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE });
         }
     };
-    let signal = app::signal::wait().context("can't listen for signals")?;
-    tracing::info!(signal, "stopping");
-    running.stop();
+    app::signal::drain(running.drain()).context("can't listen for signals")?;
+    running.leave();
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

@@ -33,6 +33,8 @@ shape! {
         bus: Bus,
         /// Bounds on what clients may use.
         limits: Limits,
+        /// How the process ends without dropping anybody.
+        drain: Drain,
         /// Logs.
         telemetry: Telemetry,
         /// The process itself.
@@ -247,6 +249,30 @@ shape! {
         channels: u64,
         /// History of all channels together. Default: 256MiB.
         history_bytes: Size,
+    }
+}
+
+shape! {
+    /// How the process ends without dropping anybody. A pod's terminationGracePeriodSeconds is the sum of the three.
+    Drain {
+        /// How long new clients are still served, while load balancers learn of the end. Default: 10s.
+        settle: Span,
+        /// Over how long sessions end, each at its own moment. Default: 60s.
+        spread: Span,
+        /// How long what did not end is waited for. Default: 15s.
+        margin: Span,
+        /// When /readyz says no. Default: at_start.
+        fail_readiness: FailReadiness,
+    }
+}
+
+words! {
+    /// When /readyz says no.
+    FailReadiness {
+        /// When the drain begins: for load balancers that ask.
+        AtStart = "at_start",
+        /// When sessions begin to end: where endpoints are withdrawn by others, as Kubernetes does.
+        AfterSettle = "after_settle",
     }
 }
 

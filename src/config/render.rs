@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::config::quantity::{Size, Span};
+use crate::drain::FailReadiness;
 use crate::gateway::settings::{Action, AllowedOrigins, Credentials, Pings, PushRoute, WebSocketRoute};
 use crate::hub::policy::{ChannelPolicy, ConflateKey, SlowConsumer};
 use crate::hub::shard::Start;
@@ -76,6 +77,15 @@ pub(super) fn render(config: &Config, secrets: Secrets) -> Value {
         "channels": channels.chain(rest).collect::<Vec<_>>(),
         "bus": { "memory": {} },
         "limits": limits(config),
+        "drain": {
+            "settle": span(config.drain.settle),
+            "spread": span(config.drain.spread),
+            "margin": span(config.drain.margin),
+            "fail_readiness": match config.drain.fail_readiness {
+                FailReadiness::AtStart => "at_start",
+                FailReadiness::AfterSettle => "after_settle",
+            },
+        },
         "telemetry": {
             "log": {
                 "format": match config.log.format {

@@ -14,6 +14,7 @@ use crate::config::quantity::{Size, Span};
 use crate::config::read::{Field, Given, quote};
 use crate::config::sources::Sources;
 use crate::config::{Config, HubLimits, defaults, file};
+use crate::drain::{DrainSettings, FailReadiness};
 use crate::gateway::settings::GatewaySettings;
 use crate::hub::clock::unix_ms;
 use crate::model::cursor::CURSOR_CHANNELS_MAX;
@@ -75,6 +76,7 @@ pub(super) fn resolve(file: &File, top: &Spot, around: Around<'_>, problems: Pro
     let routes = r.routes(file, top, &upstreams, subscriptions_max);
     let channels = r.channels(file);
     r.bus(file.bus.given());
+    let drain = r.drain(file);
     let log = r.log(file);
     let runtime = file.runtime.value();
     let workers = runtime.and_then(|runtime| r.count(&runtime.workers, 1..=WORKERS_MAX));
@@ -93,6 +95,7 @@ pub(super) fn resolve(file: &File, top: &Spot, around: Around<'_>, problems: Pro
         channels,
         limits,
         hub_limits,
+        drain,
         log,
         workers: workers.unwrap_or_else(defaults::workers),
         hash: String::new(),
@@ -228,6 +231,22 @@ impl Resolver<'_> {
             ),
         };
         (server, hub)
+    }
+
+    fn drain(&mut self, file: &File) -> DrainSettings {
+        const RANGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+        let default = defaults::drain();
+        let Some(drain) = file.drain.value() else { return default };
+        DrainSettings {
+            settle: self.span(&drain.settle, RANGE, default.settle),
+            spread: self.span(&drain.spread, RANGE, default.spread),
+            margin: self.span(&drain.margin, RANGE, default.margin),
+            fail_readiness: match drain.fail_readiness.value() {
+                Some(file::FailReadiness::AtStart) => FailReadiness::AtStart,
+                Some(file::FailReadiness::AfterSettle) => FailReadiness::AfterSettle,
+                None => default.fail_readiness,
+            },
+        }
     }
 
     fn bus(&mut self, bus: Option<&Given<Bus>>) {

@@ -85,7 +85,7 @@ fn listeners_and_routes_are_all_that_is_required() {
             "routes: missing; list at least one, with a name, match, and one of push, websocket, proxy (c.yaml:1:1)",
         ],
     );
-    let keys = "listeners, publish, admin, upstreams, routes, channels, bus, limits, telemetry, runtime";
+    let keys = "listeners, publish, admin, upstreams, routes, channels, bus, limits, drain, telemetry, runtime";
     refused("", &[&format!("nothing stands here, where a mapping belongs; write keys: {keys} (c.yaml:1:1)")]);
     refused(
         "listeners: []\nroutes:\n",
@@ -173,10 +173,13 @@ fn types_and_keys_are_checked() {
         "admin: { address: '127.0.0.1:1', address: '127.0.0.1:2' }",
         &["admin.address: key \"address\" stands here twice; keep one (c.yaml:1:34)"],
     );
+    section("drian: {}", &["drian: unknown key \"drian\"; did you mean \"drain\"? (c.yaml:1:1)"]);
     section(
-        "drian: {}",
+        "drain: { settle: 2h, spread: 60, fail_readiness: never }",
         &[
-            "drian: unknown key \"drian\"; the keys here are listeners, publish, admin, upstreams, routes, channels, bus, limits, telemetry, runtime (c.yaml:1:1)",
+            "drain.settle: 2h is out of range; write 0s to 1h (c.yaml:1:18)",
+            "drain.spread: 60 has no unit; write 60s or 60ms (c.yaml:1:30)",
+            "drain.fail_readiness: \"never\" is unknown here; write one of: at_start, after_settle (c.yaml:1:50)",
         ],
     );
 }

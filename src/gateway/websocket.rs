@@ -37,6 +37,7 @@ impl Inner {
         if !cors::may_open(&request, &route.allowed_origins) {
             return Err(ClientError::Origin);
         }
+        self.takes_sessions()?;
         forwarded::request_head(&mut request, &hop(exchange.peer));
         if let Ok(id) = HeaderValue::try_from(exchange.request_id.to_string()) {
             request.headers.insert(X_REQUEST_ID, id);
@@ -51,6 +52,7 @@ impl Inner {
             fields: &request.headers,
             head: opened.head(),
             settings: route.session(),
+            route: exchange.route,
             backend: Rc::new(backend),
             shard: Rc::clone(&self.parts.shard),
             metrics: Rc::clone(&self.parts.metrics),

@@ -45,7 +45,7 @@ pub fn run<T: Target>(
     reloader: Reloader<T>,
     hangups: Hangups,
     requests: mpsc::Receiver<ReloadRequest>,
-    stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<Option<Instant>>,
 ) {
     let Hangups { runtime, signal } = hangups;
     runtime.block_on(wait(reloader, signal, requests, stopped));
@@ -55,7 +55,7 @@ async fn wait<T: Target>(
     mut reloader: Reloader<T>,
     mut hangups: Signal,
     mut requests: mpsc::Receiver<ReloadRequest>,
-    mut stopped: watch::Receiver<bool>,
+    mut stopped: watch::Receiver<Option<Instant>>,
 ) {
     let (mut watch, mut changes) = Watch::new();
     let mut polls = interval_at(Instant::now() + POLL_INTERVAL, POLL_INTERVAL);
@@ -66,7 +66,7 @@ async fn wait<T: Target>(
             reloader.look(Trigger::Files);
         }
         tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => return,
+            _ = stopped.wait_for(Option::is_some) => return,
             Some(request) = requests.recv() => {
                 let outcome = reloader.reload(Trigger::Request);
                 // Whoever asked may be gone.

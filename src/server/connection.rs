@@ -2,7 +2,7 @@
 
 use crate::proto::problem::{MEDIA_TYPE, Problem};
 use crate::server::io::Io;
-use crate::server::limits::{ConnectionCount, Permit, Refused, ServerLimits};
+use crate::server::limits::{ConnectionCount, Leave, Permit, Refused, ServerLimits};
 use crate::server::listener::{Endpoint, ListenerSettings, Protocol};
 use crate::server::request_id::RequestId;
 use crate::server::resets::Resets;
@@ -20,6 +20,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 /// The first bytes of an HTTP/2 connection with prior knowledge (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -35,8 +36,17 @@ pub struct Server {
     pub limits: Arc<ArcSwap<ServerLimits>>,
     /// The connections of all workers.
     pub count: Arc<ConnectionCount>,
+    /// Whether clients are asked to go.
+    pub leave: watch::Receiver<Leave>,
     /// The worker's metrics.
     pub metrics: Rc<WorkerMetrics>,
+}
+
+impl Server {
+    /// Whether clients are asked to go, now.
+    pub(in crate::server) fn leave(&self) -> Leave {
+        *self.leave.borrow()
+    }
 }
 
 /// Serves one accepted connection to its end.

@@ -13,6 +13,7 @@ use crate::server::body::Body;
 use crate::server::connection::{Open, Server};
 use crate::server::date::http_date;
 use crate::server::io::Io;
+use crate::server::limits::Leave;
 use crate::server::link::{Framing, Link};
 use crate::server::{Answer, Hold, Peer, problem};
 use crate::telemetry::metrics::Refusal;
@@ -87,12 +88,21 @@ async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>) -> Op
         .serve_connection(TokioIo::new(io), service);
     let mut head_timer = pin!(HeadTimer { limit: limits.request_header_timeout, sleep: None });
     drop(limits);
-    let ended = poll_fn(|cx| match connection.poll_without_shutdown(cx) {
-        Poll::Ready(result) => Poll::Ready(Ended::ByHyper(result)),
-        Poll::Pending if shared.take_over.borrow().is_some() && !shared.unflushed.get() => {
-            Poll::Ready(Ended::TakenOver)
+    let mut leave = server.leave.clone();
+    let mut leaving = pin!(leave.wait_for(|leave| *leave == Leave::Now));
+    let mut asked = false;
+    let ended = poll_fn(|cx| {
+        if !asked && leaving.as_mut().poll(cx).is_ready() {
+            asked = true;
+            Pin::new(&mut connection).graceful_shutdown();
         }
-        Poll::Pending => head_timer.as_mut().poll(&shared, cx).map(|()| Ended::HeadTooSlow),
+        match connection.poll_without_shutdown(cx) {
+            Poll::Ready(result) => Poll::Ready(Ended::ByHyper(result)),
+            Poll::Pending if shared.take_over.borrow().is_some() && !shared.unflushed.get() => {
+                Poll::Ready(Ended::TakenOver)
+            }
+            Poll::Pending => head_timer.as_mut().poll(&shared, cx).map(|()| Ended::HeadTooSlow),
+        }
     })
     .await;
     let parts = connection.into_parts();
@@ -204,10 +214,18 @@ impl hyper::service::Service<http::Request<Incoming>> for Service {
         let version = request.version();
         self.shared.version.set(Some(version));
         let shared = Rc::clone(&self.shared);
-        let answer = self.server.handler.handle(request.map(Body::from), Rc::clone(&self.peer));
+        let server = Rc::clone(&self.server);
+        let request_counted = server.count.begin();
+        let answer = server.handler.handle(request.map(Body::from), Rc::clone(&self.peer));
         Box::pin(async move {
             match answer.await {
-                Answer::Response(response) => Ok(response),
+                Answer::Response(mut response) => {
+                    if server.leave() != Leave::Stay && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+                        let close = http::HeaderValue::from_static("close");
+                        response.headers_mut().insert(http::header::CONNECTION, close);
+                    }
+                    Ok(response.map(|body| body.counted(request_counted)))
+                }
                 Answer::Hold(hold) => {
                     *shared.take_over.borrow_mut() = Some(TakeOver { hold, version });
                     std::future::pending().await

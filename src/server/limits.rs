@@ -40,6 +40,18 @@ impl Default for ServerLimits {
     }
 }
 
+/// Whether clients are asked to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Leave {
+    /// Connections stay.
+    Stay,
+    /// Connections end after an answer: `Connection: close` (RFC 9112 §9.6), GOAWAY (RFC 9113 §6.8). What they carry
+    /// is finished.
+    AfterAnswer,
+    /// Idle connections end, too.
+    Now,
+}
+
 /// Why a connection gets no permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
@@ -49,10 +61,11 @@ pub enum Refused {
     PerIp,
 }
 
-/// Counts open connections, in all and by address.
+/// Counts open connections, in all and by address, and the requests on them.
 #[derive(Debug, Default)]
 pub struct ConnectionCount {
     open: AtomicUsize,
+    requests: AtomicUsize,
     by_ip: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -86,9 +99,30 @@ impl ConnectionCount {
         Ok(Permit { count: Arc::clone(self), ip })
     }
 
+    /// Counts a request as under way until the guard is dropped.
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    /// How many requests are under way; held responses and WebSockets are none any more.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
     /// How many are open.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub struct InFlight(Arc<ConnectionCount>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

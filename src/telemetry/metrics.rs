@@ -16,11 +16,14 @@ pub use config::RunningConfig;
 pub use labels::{PublishResult, Refusal, ReloadResult, UpstreamResult};
 pub use worker::{ConnectionGuard, WorkerMetrics};
 
+use crate::model::drain::Phase;
+use crate::model::session::SessionKind;
 use page::Page;
 use prometheus::{Registry, TextEncoder};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use totals::Totals;
 
 /// The media type of [`Metrics::render`]: the text exposition format 0.0.4.
@@ -64,6 +67,16 @@ impl Metrics {
     /// Says how large the hub is; called about once a second.
     pub fn set_hub(&self, channels: u64, log_bytes: u64, messages: u64) {
         self.totals.set_hub(channels, log_bytes, messages);
+    }
+
+    /// Says how far the drain is, how many sessions it waits for, and for how long it has gone on.
+    pub fn set_drain(&self, phase: Phase, left: usize, duration: Duration) {
+        self.totals.drain.set(phase, left, u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// Counts sessions that a drain had to cut.
+    pub fn drain_forced(&self, kind: SessionKind, sessions: usize) {
+        self.totals.drain.forced.add(kind.index(), sessions as u64);
     }
 
     /// Makes a listener's metrics appear at zero, before its first connection.

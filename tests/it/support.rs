@@ -9,6 +9,7 @@ pub mod duplex;
 pub mod events;
 pub mod figures;
 pub mod frames;
+pub mod held;
 pub mod metrics;
 pub mod named_backend;
 pub mod program;

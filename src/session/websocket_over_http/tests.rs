@@ -230,6 +230,10 @@ impl TestHub {
 }
 
 impl Feed for TestHub {
+    fn is_cut(&self) -> bool {
+        false
+    }
+
     fn next(&mut self) -> Option<Delivery> {
         self.0.deliveries.borrow_mut().pop_front()
     }

@@ -27,11 +27,13 @@ pub enum Refusal {
     BadPublish,
     /// A webhook that did not verify.
     WebhookSignature,
+    /// A session that would have begun while sessions end.
+    Draining,
 }
 
 impl Refusal {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Connections,
         Self::ConnectionsPerIp,
         Self::TlsHandshake,
@@ -44,6 +46,7 @@ impl Refusal {
         Self::TooLarge,
         Self::BadPublish,
         Self::WebhookSignature,
+        Self::Draining,
     ];
 
     /// The word in metrics.
@@ -61,6 +64,7 @@ impl Refusal {
             Self::TooLarge => "too_large",
             Self::BadPublish => "bad_publish",
             Self::WebhookSignature => "webhook_signature",
+            Self::Draining => "draining",
         }
     }
 }

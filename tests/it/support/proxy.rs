@@ -24,7 +24,8 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts it with a configuration whose addresses have port 0, and waits until it is ready. `{dir}` in the text
-    /// becomes the folder of the configuration. What is not given: a cleartext listener `http`, publish and admin.
+    /// becomes the folder of the configuration. What is not given: a cleartext listener `http`, publish and admin, and
+    /// a drain that waits for nobody to come.
     pub fn start(yaml: &str) -> Self {
         Self::start_in(TempDir::new().expect("a folder"), yaml)
     }
@@ -112,10 +113,25 @@ impl Proxy {
         Arc::clone(&self.log)
     }
 
-    /// Sends SIGTERM and waits for the end.
-    pub fn terminate(mut self) -> ExitStatus {
+    /// Asks it to end.
+    pub fn stop(&self) {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
         assert!(sent.success(), "the signal was not sent");
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("its status can be read").is_none()
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub fn terminate(self) -> ExitStatus {
+        self.stop();
+        self.wait()
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) -> ExitStatus {
         super::wait_for("pushbridge ends", || self.child.try_wait().expect("its status can be read"))
     }
 }
@@ -138,6 +154,9 @@ pub fn completed(yaml: &str) -> String {
     }
     if !yaml.contains("\nadmin:") {
         text.push_str("\nadmin: { address: \"127.0.0.1:0\" }\n");
+    }
+    if !yaml.contains("\ndrain:") {
+        text.push_str("\ndrain: { settle: 0s, spread: 0s, margin: 5s }\n");
     }
     text
 }
