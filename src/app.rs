@@ -210,17 +210,14 @@ fn share(
     (shared, bus)
 }
 
-/// Over how long the sessions of a removed route end.
-const REMOVED_ROUTE_WINDOW: Duration = Duration::from_secs(30);
-
-/// Ends the sessions of a removed route, each at its own moment.
+/// Ends the sessions of a removed route, each at its own moment in what would be a drain's spread.
 fn close_route(shared: &Arc<Shared>) -> CloseRoute {
-    let hub = Arc::clone(&shared.hub);
+    let (hub, drain) = (Arc::clone(&shared.hub), shared.drain.clone());
     Box::new(move |route| {
         let order = EndOrder {
             selector: Selector::Route(route.into()),
             reason: CloseReason::RouteRemoved,
-            window_us: REMOVED_ROUTE_WINDOW.as_micros() as u64,
+            window_us: drain.settings().spread.as_micros() as u64,
             seed: crate::drain::seed(),
         };
         hub.end_sessions(&order, &(Arc::new(|_| ()) as _));

@@ -49,6 +49,7 @@ impl Target for Live {
             shared.policies.store(Arc::new(config.channels));
             shared.hub.apply_policies();
         }
+        shared.drain.set_settings(config.drain);
         self.bus.set_window(config.publish.idempotency_window);
         shared.publish.store(Arc::new(config.publish));
         let routes = shared.gateway.swap(Arc::new(config.gateway));

@@ -8,6 +8,7 @@ use crate::support::client::{Http, Stream, dial_tls, get, open, post, publish, s
 use crate::support::named_backend::Backend;
 use crate::support::proxy::Proxy;
 use crate::support::wait_for;
+use crate::support::websocket::WebSocket;
 use std::net::SocketAddr;
 use std::path::Path;
 use tempfile::TempDir;
@@ -68,6 +69,24 @@ async fn shown(proxy: &Proxy) -> Vec<u8> {
     let tls = dial_tls(proxy.address("https"), b"http/1.1", "localhost").await;
     let (_, session) = tls.get_ref();
     session.peer_certificates().and_then(|chain| chain.first()).expect("a certificate").to_vec()
+}
+
+#[tokio::test]
+async fn sessions_of_a_removed_route_end_and_others_go_on() {
+    let other = "  - { name: other, match: { path: /other }, push: { channels: [other] } }\n";
+    let proxy = Proxy::start(&format!("{ROUTE}{other}"));
+    let (http, at) = (proxy.address("http"), proxy.address("publish"));
+    let mut stays = Stream::of(open(Http::H1, http, get(http, "/events", &SSE)).await);
+    stays.until("\n\n").await;
+    let mut goes = Stream::of(open(Http::H2c, http, get(http, "/other", &SSE)).await);
+    goes.until("\n\n").await;
+    let socket = WebSocket::open(Http::H1, http, "/other", &[]).await;
+    proxy.rewrite(ROUTE);
+    assert_eq!(reload(&proxy).await.0, 200);
+    assert_eq!(goes.rest().await, "", "a clean end");
+    assert_eq!(socket.closed().await.0, 4404);
+    publish(at, r#"{"channel":"events","data":"still here"}"#).await;
+    stays.until("data: still here\n").await;
 }
 
 #[tokio::test]
