@@ -1,7 +1,7 @@
 //! The private listener: metrics, probes, the running configuration, a page for people, and what operators ask for.
 //!
 //! Everything is answered from memory and takes no body. It asks for no credentials: who may connect is the operator's
-//! choice of address (127.0.0.1 by default). What changes something is a POST, and not for web pages ([`guard`]). This
+//! choice of address (127.0.0.1 by default). What changes something is a POST, and not for web pages (`guard`). This
 //! room does not know what makes the instance ready, or where the figures come from.
 
 mod close;
