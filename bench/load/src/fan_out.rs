@@ -82,7 +82,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         Some(other) => return Err(format!("--batch {other}: neither pipelined nor lines")),
     };
     let patience = Duration::from_secs_f64(options.number("patience-s", 20.0)?);
-    let publisher = Publisher::connect(
+    let publisher = Publisher::new(
         Url::parse(options.needed("publish-url")?)?,
         options.all("publish-header"),
         options.text("publish-body").unwrap_or("{payload}"),
@@ -90,7 +90,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         options.number("payload", 100)?,
         batch,
         patience,
-    )?;
+    );
     let fresh = Usage::of(&pids);
     let (sender, told) = channel();
     let mut children = Vec::new();

@@ -25,6 +25,11 @@ impl Head {
         self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// Whether the connection ends with this message.
+    pub fn closes(&self) -> bool {
+        self.field("connection").is_some_and(|option| option.eq_ignore_ascii_case("close"))
+    }
+
     /// A response's status.
     pub fn status(&self) -> u16 {
         self.start.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0)

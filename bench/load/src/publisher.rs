@@ -25,7 +25,9 @@ pub struct Publisher {
     prefix: String,
     payload_bytes: usize,
     batch: Batch,
-    socket: TcpStream,
+    patience: Duration,
+    /// Opened for the first message, since servers close what is idle for long, and after an answer that closed it.
+    socket: Option<TcpStream>,
     answers: Vec<u8>,
 }
 
@@ -33,8 +35,8 @@ pub struct Publisher {
 pub type Item = (u32, u32);
 
 impl Publisher {
-    /// Connects. `template` is the body of a request, with `{ch}` and `{payload}`.
-    pub fn connect(
+    /// A publisher that is to connect. `template` is the body of a request, with `{ch}` and `{payload}`.
+    pub fn new(
         url: Url,
         headers: &[String],
         template: &str,
@@ -42,21 +44,18 @@ impl Publisher {
         payload_bytes: usize,
         batch: Batch,
         patience: Duration,
-    ) -> Result<Self, String> {
-        let told = |error: std::io::Error| format!("publish: {error}");
-        let socket = TcpStream::connect(url.address).map_err(told)?;
-        socket.set_nodelay(true).map_err(told)?;
-        socket.set_read_timeout(Some(patience)).map_err(told)?;
-        Ok(Self {
+    ) -> Self {
+        Self {
+            socket: None,
+            patience,
             url,
             headers: headers.iter().map(|line| format!("{line}\r\n")).collect(),
             template: template.into(),
             prefix: prefix.into(),
             payload_bytes,
             batch,
-            socket,
             answers: Vec::new(),
-        })
+        }
     }
 
     /// Publishes all of `items` at once; when it began.
@@ -82,10 +81,16 @@ impl Publisher {
                 answers = 1;
             }
         }
-        self.socket.write_all(&out).map_err(|error| format!("publish: {error}"))?;
+        let mut socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => dial(&self.url, self.patience)?,
+        };
+        socket.write_all(&out).map_err(|error| format!("publish: {error}"))?;
+        let mut closes = false;
         for _ in 0..answers {
-            self.answer()?;
+            closes |= self.answer(&mut socket)?;
         }
+        self.socket = (!closes).then_some(socket);
         Ok(sent_ns)
     }
 
@@ -101,7 +106,8 @@ impl Publisher {
         out.extend_from_slice(body.as_bytes());
     }
 
-    fn answer(&mut self) -> Result<(), String> {
+    /// Reads one answer; whether it closes the connection.
+    fn answer(&mut self, socket: &mut TcpStream) -> Result<bool, String> {
         let mut part = [0; 16 * 1024];
         loop {
             if let Some((head, used)) = Head::read(&self.answers) {
@@ -110,16 +116,24 @@ impl Publisher {
                 if body.is_done() {
                     self.answers.drain(..used + taken);
                     return match head.status() {
-                        200..300 => Ok(()),
+                        200..300 => Ok(head.closes()),
                         _ => Err(format!("publish: {}: {}", head.start, String::from_utf8_lossy(&content).trim())),
                     };
                 }
             }
-            match self.socket.read(&mut part) {
+            match socket.read(&mut part) {
                 Ok(0) => return Err("publish: closed by the server".into()),
                 Ok(count) => self.answers.extend_from_slice(&part[..count]),
                 Err(error) => return Err(format!("publish: {error}")),
             }
         }
     }
+}
+
+fn dial(url: &Url, patience: Duration) -> Result<TcpStream, String> {
+    let told = |error: std::io::Error| format!("publish: {error}");
+    let socket = TcpStream::connect(url.address).map_err(told)?;
+    socket.set_nodelay(true).map_err(told)?;
+    socket.set_read_timeout(Some(patience)).map_err(told)?;
+    Ok(socket)
 }

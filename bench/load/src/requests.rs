@@ -8,8 +8,10 @@ use crate::options::Options;
 use crate::url::Url;
 use crate::wire::{Scratch, Wire, tls_config};
 use mio::{Events, Interest, Poll, Token};
+use rustls::ClientConfig;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The command's options.
@@ -19,13 +21,14 @@ pub const OPTIONS: &[&str] =
 struct Connection {
     wire: Wire,
     buffer: Vec<u8>,
-    body: Option<(u16, Body)>,
+    body: Option<(Head, Body)>,
     sent_ns: u64,
 }
 
 struct Load {
     url: Url,
     request: Vec<u8>,
+    tls: Option<Arc<ClientConfig>>,
     poll: Poll,
     connections: Vec<Connection>,
     patience: Duration,
@@ -41,6 +44,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let pids = pids(options)?;
     let mut load = Load {
         request: request(&url, options.all("header"), options.text("body"), lines),
+        tls: url.is_tls.then(|| tls_config("http/1.1")),
         url,
         poll: Poll::new().map_err(|error| error.to_string())?,
         connections: Vec::new(),
@@ -86,13 +90,17 @@ fn request(url: &Url, headers: &[String], body: Option<&str>, repeat: usize) -> 
         .into_bytes()
 }
 
+fn open(url: &Url, tls: Option<&Arc<ClientConfig>>, poll: &Poll, token: Token) -> Result<Wire, String> {
+    let mut wire = Wire::connect(url, tls, None)?;
+    let registered = poll.registry().register(&mut wire.socket, token, Interest::READABLE);
+    registered.map_err(|error| error.to_string())?;
+    Ok(wire)
+}
+
 impl Load {
     fn connect(&mut self, count: usize) -> Result<(), String> {
-        let tls = self.url.is_tls.then(|| tls_config("http/1.1"));
         for at in 0..count {
-            let mut wire = Wire::connect(&self.url, tls.as_ref(), None)?;
-            let registered = self.poll.registry().register(&mut wire.socket, Token(at), Interest::READABLE);
-            registered.map_err(|error| error.to_string())?;
+            let wire = open(&self.url, self.tls.as_ref(), &self.poll, Token(at))?;
             self.connections.push(Connection { wire, buffer: Vec::new(), body: None, sent_ns: 0 });
         }
         Ok(())
@@ -129,22 +137,26 @@ impl Load {
                         let Some((head, used)) = Head::read(buffer) else { return Ok(()) };
                         bytes = &bytes[used - had..];
                         buffer.clear();
-                        *body = Some((head.status(), head.body()));
+                        let framing = head.body();
+                        *body = Some((head, framing));
                     }
-                    if let Some((status, framing)) = body {
+                    if let Some((head, framing)) = body {
                         framing.feed(bytes, &mut |_| {})?;
                         if framing.is_done() {
-                            finished = Some(*status);
+                            finished = Some((head.status(), head.closes()));
                         }
                     }
                     Ok(())
                 })?;
-                if let Some(status) = finished {
+                if let Some((status, closes)) = finished {
                     *body = None;
                     answered += 1;
                     let now = now_ns();
                     self.latency.record(now - *sent_ns);
                     *self.statuses.entry(status).or_default() += 1;
+                    if closes {
+                        *wire = open(&self.url, self.tls.as_ref(), &self.poll, event.token())?;
+                    }
                     if sent < requests {
                         *sent_ns = now;
                         wire.send(&self.request)?;
