@@ -1,10 +1,11 @@
 # make test    everything that must pass: format, lints, docs, all tests (installs what the tests need)
 # make lint    the same without the tests
+# make bench   measures it beside other push servers (ROUNDS=3 ROWS=regex PEERS=regex); writes docs/performance.md
 # make demo    the trading desk, on https://127.0.0.1:8443/
 
 CARGO ?= cargo
 
-.PHONY: test lint demo tools
+.PHONY: test lint bench bench-load demo tools
 
 # The whole-program tests come last: their summary ends the output. The browser tests need Chromium.
 test: tools lint
@@ -16,6 +17,18 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
+
+ROUNDS ?= 3
+ROWS ?= .
+PEERS ?= .
+
+# No target of `test` or `lint` builds the load generator: it is a crate of its own.
+bench: bench-load
+	$(CARGO) build --release
+	python3 bench/run.py --rounds $(ROUNDS) --rows '$(ROWS)' --peers '$(PEERS)'
+
+bench-load:
+	$(CARGO) build --release --locked --manifest-path bench/load/Cargo.toml --target-dir target/load
 
 demo:
 	$(CARGO) run --release -- demo
