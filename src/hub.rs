@@ -209,6 +209,12 @@ impl Hub {
         channel.log.lock().start_at(last);
     }
 
+    /// Says that nothing stands in the channel between its newest message and `last`, where offsets are shared by many
+    /// channels: what other instances gave to clients as the channel's place is then known here, too.
+    pub fn advance_to(&self, channel: &Channel, last: Position) {
+        channel.log.lock().advance_to(last);
+    }
+
     /// Channels that no session is on, and no one else holds: a bus may stop following them. `forget` says yes for
     /// those that are then removed.
     pub fn retire(&self, turn: usize, mut forget: impl FnMut(&Channel) -> bool) {
