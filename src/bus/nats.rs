@@ -1,0 +1,4 @@
+//! NATS JetStream as the bus.
+
+pub mod follow;
+pub mod subject;
