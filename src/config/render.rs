@@ -1,5 +1,7 @@
 //! The configuration in force, for the admin page: with defaults, without secrets.
 
+mod bus;
+
 use crate::config::Config;
 use crate::config::quantity::{Size, Span};
 use crate::gateway::settings::{Action, AllowedOrigins, Credentials, Pings, PushRoute, WebSocketRoute};
@@ -32,7 +34,8 @@ pub(super) fn render(config: &Config) -> Value {
         "upstreams": upstreams,
         "routes": config.gateway.routes.iter().map(|route| self::route(route)).collect::<Vec<_>>(),
         "channels": channels.chain(rest).collect::<Vec<_>>(),
-        "bus": { "memory": {} },
+        "bus": bus::bus(&config.bus),
+        "sessions": { "ttl": span(config.sessions.ttl) },
         "limits": limits(config),
         "telemetry": {
             "log": {

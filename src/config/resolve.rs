@@ -1,6 +1,7 @@
 //! From shapes to the checked [`Config`]: defaults are filled in, texts are parsed, files are looked at, names are
 //! looked up, and every problem is collected.
 
+mod bus;
 mod channels;
 mod files;
 mod listeners;
@@ -8,7 +9,7 @@ mod publish;
 mod routes;
 mod upstreams;
 
-use crate::config::file::{Bus, File, Limits, Log};
+use crate::config::file::{File, Limits, Log};
 use crate::config::problem::{Problems, Spot, advice};
 use crate::config::quantity::{Size, Span};
 use crate::config::read::{Field, Given, quote};
@@ -62,7 +63,8 @@ pub(super) fn resolve(
     let upstreams = r.upstreams(file);
     let routes = r.routes(file, top, &upstreams, subscriptions_max);
     let channels = r.channels(file);
-    r.bus(file.bus.given());
+    let bus = r.bus(file);
+    let sessions = r.sessions(file);
     let log = r.log(file);
     let runtime = file.runtime.value();
     let workers = runtime.and_then(|runtime| r.count(&runtime.workers, 1..=WORKERS_MAX));
@@ -79,6 +81,8 @@ pub(super) fn resolve(
         admin: admin.value,
         gateway: GatewaySettings { routes, upstreams: upstreams.into_iter().map(|(_, known)| known).collect() },
         channels,
+        bus,
+        sessions,
         limits,
         hub_limits,
         log,
@@ -214,12 +218,6 @@ impl Resolver<'_> {
             ),
         };
         (server, hub)
-    }
-
-    fn bus(&mut self, bus: Option<&Given<Bus>>) {
-        if let Some(bus) = bus {
-            self.exactly_one(&bus.spot, &[("memory", !bus.value.memory.is_absent())]);
-        }
     }
 
     fn log(&mut self, file: &File) -> LogSettings {

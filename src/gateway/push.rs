@@ -133,7 +133,7 @@ impl Inner {
         settings: &PushSettings,
     ) -> Result<Subscription, ClientError> {
         // Held over the join, so that none is forgotten in between.
-        let _attached = self.parts.bus.attach(channels).await?;
+        let _attached = self.parts.bus.attach(channels, cursor).await?;
         Ok(self.parts.shard.subscribe(channels, cursor, settings.start)?)
     }
 }

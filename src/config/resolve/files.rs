@@ -53,7 +53,7 @@ impl Resolver<'_> {
     }
 
     /// A whole file.
-    fn contents(&mut self, given: &Given<String>) -> Option<Vec<u8>> {
+    pub(super) fn contents(&mut self, given: &Given<String>) -> Option<Vec<u8>> {
         let path = self.path(&given.value);
         let mut bytes = Vec::new();
         let read = std::fs::File::open(&path)
@@ -111,13 +111,19 @@ impl Resolver<'_> {
 
     /// Looks whether a file's certificates can be trust anchors.
     pub(super) fn check_client_ca(&mut self, given: &Given<String>) {
-        let Some(certificates) = self.certificates(given) else { return };
+        let _ = self.trust_anchors(given);
+    }
+
+    /// A file's certificates, which can be trust anchors.
+    pub(super) fn trust_anchors(&mut self, given: &Given<String>) -> Option<Vec<CertificateDer<'static>>> {
+        let certificates = self.certificates(given)?;
         let mut store = RootCertStore::empty();
-        for certificate in certificates {
-            if let Err(error) = store.add(certificate) {
+        for certificate in &certificates {
+            if let Err(error) = store.add(certificate.clone()) {
                 self.problems.add(&given.spot, format!("{} can't be used: {error}", quote(&given.value)));
-                return;
+                return None;
             }
         }
+        Some(certificates)
     }
 }
