@@ -46,7 +46,7 @@ pub struct View {
     pub first: u64,
     /// The most messages that the stream keeps of a channel; `None` where it keeps them all.
     pub per_channel_max: Option<u64>,
-    /// How many messages were passed over as too old for this channel, and the newest such.
+    /// How many messages were passed over as more, or older, than the channel keeps here, and the newest such.
     pub too_old: (u64, u64),
     /// The others after [`Follow::resume_after`], oldest first.
     pub messages: Vec<(u64, Message)>,
@@ -75,18 +75,24 @@ impl Follow {
         Live::Appended
     }
 
-    /// Takes a view that begins after [`Follow::resume_after`].
-    pub fn view(&mut self, hub: &Hub, channel: &Channel, view: View) {
+    /// Whether no view has come yet.
+    pub fn is_new(&self) -> bool {
+        self.place.is_none()
+    }
+
+    /// Takes a view that begins after [`Follow::resume_after`]; whether something is gone for good.
+    pub fn view(&mut self, hub: &Hub, channel: &Channel, view: View) -> bool {
         let gone = Position { epoch: view.epoch, offset: view.gone() };
-        match self.place {
-            None if channel.last().offset == 0 => hub.start_at(channel, gone),
-            Some(place) if place.epoch == view.epoch && place.offset <= view.end => {
-                if gone.offset > place.offset {
-                    hub.skip_to(channel, gone, GapReason::Bus);
-                }
-            }
+        let lost = match self.place {
+            None => channel.last().offset > 0,
+            Some(place) if place.epoch == view.epoch && place.offset <= view.end => gone.offset > place.offset,
             // Another life of the stream, or its end was lost.
-            _ => hub.skip_to(channel, gone, GapReason::Bus),
+            Some(_) => true,
+        };
+        if lost {
+            hub.skip_to(channel, gone, GapReason::Bus);
+        } else if self.place.is_none() {
+            hub.start_at(channel, gone);
         }
         let mut end = view.end;
         for (number, message) in view.messages {
@@ -97,6 +103,7 @@ impl Follow {
         let place = Position { epoch: view.epoch, offset: end };
         hub.advance_to(channel, place);
         self.place = Some(place);
+        lost
     }
 }
 
