@@ -15,6 +15,8 @@ mod follower;
 mod journal;
 mod presence;
 mod run;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 mod subject;
 #[cfg(test)]
@@ -169,7 +171,9 @@ impl NatsBus {
         let (mut opened, mut told) = (Vec::with_capacity(channels.len()), Vec::new());
         for name in channels {
             let channel = self.shared.hub.open(name)?;
-            if let Some(soon) = self.shared.follow(&journal, &channel, cursor.and_then(|cursor| cursor.position(name)))? {
+            if let Some(soon) =
+                self.shared.follow(&journal, &channel, cursor.and_then(|cursor| cursor.position(name)))?
+            {
                 told.push(soon);
             }
             opened.push(channel);
@@ -255,9 +259,9 @@ impl Shared {
         position: Option<Position>,
     ) -> Result<Option<oneshot::Receiver<Result<(), String>>>, BusError> {
         let mut followers = self.followers.lock();
-        let known = followers.get(&channel.name).is_some_and(|known| {
-            std::ptr::eq(known.channel.as_ptr(), Arc::as_ptr(channel)) && !known.asks.is_closed()
-        });
+        let known = followers
+            .get(&channel.name)
+            .is_some_and(|known| std::ptr::eq(known.channel.as_ptr(), Arc::as_ptr(channel)) && !known.asks.is_closed());
         if !known {
             followers.insert(channel.name.clone(), self.start_follower(journal, channel));
             self.health.metrics().set_channels(followers.len());

@@ -2,7 +2,8 @@
 //!
 //! Two things come in: live messages, each with the number of the channel's message before it, so that a hole shows at
 //! once; and views, which say what the stream held when it was asked. Live messages may be lost, doubled or late; a view
-//! puts everything right, or says that something is gone for good.
+//! puts everything right, or says that something is gone for good. Views come far more often than messages age away: what
+//! a live message does not name as the one before it was seen, or had no time to be missed.
 //!
 //! ```text
 //!   stream     3 · · 7 · 9 · · · 13 · ·        · = other channels
@@ -179,7 +180,13 @@ mod tests {
     }
 
     fn message(number: u64) -> Message {
-        Message { channel: name(), id: None, event: None, data: Data::Text(number.to_string().into()), cloudevent: None }
+        Message {
+            channel: name(),
+            id: None,
+            event: None,
+            data: Data::Text(number.to_string().into()),
+            cloudevent: None,
+        }
     }
 
     fn at(epoch: u64, offset: u64) -> Option<Position> {
@@ -205,7 +212,8 @@ mod tests {
     fn cursors_of_other_instances_are_known() {
         let mut world = World::new();
         world.view(1, 1, 20, &[5, 8]);
-        for (cursor, expected) in [(20, vec![]), (9, vec![]), (6, vec!["8"]), (4, vec!["5", "8"]), (0, vec!["5", "8"])] {
+        for (cursor, expected) in [(20, vec![]), (9, vec![]), (6, vec!["8"]), (4, vec!["5", "8"]), (0, vec!["5", "8"])]
+        {
             assert_eq!(world.read(&mut world.join(at(1, cursor))), expected, "{cursor}");
         }
         assert_eq!(world.read(&mut world.join(at(1, 21))), ["gap:epoch", "5", "8"]);

@@ -100,9 +100,7 @@ impl Follower {
         if state.in_doubt {
             return false;
         }
-        let number_of = |field: &str| -> Option<u64> {
-            message.headers.as_ref()?.get(field)?.as_str().parse().ok()
-        };
+        let number_of = |field: &str| -> Option<u64> { message.headers.as_ref()?.get(field)?.as_str().parse().ok() };
         let (Some(number), Some(before)) = (number_of("Nats-Sequence"), number_of("Nats-Last-Sequence")) else {
             return false;
         };

@@ -324,7 +324,8 @@ impl Journal {
                 PublishErrorKind::TimedOut => Err("it did not answer in time, so it may still be published".to_owned()),
                 PublishErrorKind::StreamNotFound => Err("the stream is not there".to_owned()),
                 PublishErrorKind::MaxPayloadExceeded => {
-                    Err("the message is over the server's max_payload; raise that, or lower max_message_bytes".to_owned())
+                    Err("the message is over the server's max_payload; raise that, or lower max_message_bytes"
+                        .to_owned())
                 }
                 _ => Err(error.to_string()),
             },

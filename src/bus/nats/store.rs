@@ -99,9 +99,8 @@ impl NatsStore {
         };
         // An entry without a value marks one that was taken.
         let Some(session) = StoredSession::decode(&entry.payload) else { return Ok(None) };
-        let taken = PublishMessage::build()
-            .header("KV-Operation", "DEL")
-            .expected_last_subject_sequence(entry.sequence);
+        let taken =
+            PublishMessage::build().header("KV-Operation", "DEL").expected_last_subject_sequence(entry.sequence);
         let acked = match journal.context().send_publish(self.subject(token), taken).await {
             Ok(ack) => ack.await,
             Err(error) => Err(error),
