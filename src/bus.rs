@@ -8,6 +8,7 @@ pub mod conformance;
 pub mod envelope;
 pub mod health;
 pub mod memory;
+pub mod redis;
 pub mod settings;
 pub mod store;
 
