@@ -9,6 +9,7 @@ pub mod envelope;
 pub mod health;
 pub mod memory;
 pub mod nats;
+pub mod redis;
 pub mod settings;
 pub mod store;
 

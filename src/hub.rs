@@ -111,6 +111,11 @@ impl Hub {
         self.clock
     }
 
+    /// The policy of a channel, whether it is open or not.
+    pub fn policy(&self, name: &ChannelName) -> Arc<policy::ChannelPolicy> {
+        self.policies.load().of(name)
+    }
+
     /// How many workers there are.
     pub fn workers(&self) -> usize {
         self.inboxes.len()
