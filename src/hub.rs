@@ -150,6 +150,11 @@ impl Hub {
         self.partitions[partition_of(name)].lock().get(name).cloned()
     }
 
+    /// The policies of all channels, as they are now.
+    pub fn policies(&self) -> Arc<ChannelPolicies> {
+        self.policies.load_full()
+    }
+
     /// Appends a message at the channel's next position, if the condition holds, and marks it for its sessions.
     ///
     /// # Errors

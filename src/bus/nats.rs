@@ -27,12 +27,10 @@ use crate::bus::settings::NatsSettings;
 use crate::bus::{Attached, Bus, BusError, ChannelInfo, IfMatch, Published, paced_by};
 use crate::hub::Hub;
 use crate::hub::channel::Channel;
-use crate::hub::policy::ChannelPolicies;
 use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
 use crate::model::message::Message;
 use crate::model::position::Position;
-use arc_swap::ArcSwap;
 use follower::{Ask, Follower};
 use futures_util::future::BoxFuture;
 use journal::{Facts, Journal, Stored};
@@ -62,7 +60,6 @@ pub struct NatsBus {
 struct Shared {
     settings: NatsSettings,
     hub: Arc<Hub>,
-    policies: Arc<ArcSwap<ChannelPolicies>>,
     window: Duration,
     health: Arc<Health>,
     /// There once the thread runs.
@@ -91,19 +88,12 @@ impl NatsBus {
     ///
     /// # Errors
     /// When the system gives no thread or no runtime.
-    pub fn start(
-        settings: NatsSettings,
-        hub: Arc<Hub>,
-        policies: Arc<ArcSwap<ChannelPolicies>>,
-        window: Duration,
-        health: Health,
-    ) -> io::Result<Arc<Self>> {
+    pub fn start(settings: NatsSettings, hub: Arc<Hub>, window: Duration, health: Health) -> io::Result<Arc<Self>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let nothing = Facts { epoch: 0, first: 0, last: 0, per_channel_max: None };
         let shared = Arc::new(Shared {
             settings,
             hub,
-            policies,
             window,
             health: Arc::new(health),
             journal: OnceLock::new(),

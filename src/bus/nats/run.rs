@@ -36,7 +36,7 @@ pub async fn run(shared: &Arc<Shared>) {
 
 async fn open(shared: &Shared, events: mpsc::Sender<Event>) -> Result<Journal, String> {
     let client = connect::connect(&shared.settings, events).await?;
-    let wanted = Wanted::of(&shared.policies.load(), shared.window);
+    let wanted = Wanted::of(&shared.hub.policies(), shared.window);
     Journal::new(client, &shared.settings, wanted).await
 }
 

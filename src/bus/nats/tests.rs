@@ -4,12 +4,17 @@
 #[allow(dead_code, reason = "the whole-program tests use the rest")]
 mod nats_server;
 
+mod access;
+
+use super::store::NatsStore;
 use super::*;
 use crate::bus::conformance::{self, Factory, Instance, fresh, message, next, patiently, take};
 use crate::bus::settings::HostPort;
 use crate::bus::store::{SessionStore, StoredSession};
 use crate::telemetry::readiness::Readiness;
 use nats_server::NatsServer;
+
+const TTL: Duration = Duration::from_secs(60);
 
 struct Nats {
     server: NatsServer,
@@ -21,17 +26,24 @@ impl Nats {
     }
 
     fn open(&self, hub: &Arc<Hub>) -> Arc<NatsBus> {
-        let at = self.server.address();
-        let settings = NatsSettings {
-            servers: vec![HostPort { host: at.ip().to_string(), port: at.port() }],
-            credentials: None,
-            tls: None,
-            stream: "pushbridge".to_owned(),
-            prefix: "pushbridge".to_owned(),
-        };
-        let health = Health::new("nats", Readiness::new(), Arc::default());
-        NatsBus::start(settings, Arc::clone(hub), Arc::default(), Duration::from_secs(300), health).expect("it starts")
+        open(settings(&self.server), hub)
     }
+}
+
+fn settings(server: &NatsServer) -> NatsSettings {
+    let at = server.address();
+    NatsSettings {
+        servers: vec![HostPort { host: at.ip().to_string(), port: at.port() }],
+        credentials: None,
+        tls: None,
+        stream: "pushbridge".to_owned(),
+        prefix: "pushbridge".to_owned(),
+    }
+}
+
+fn open(settings: NatsSettings, hub: &Arc<Hub>) -> Arc<NatsBus> {
+    let health = Health::new("nats", Readiness::new(), Arc::default());
+    NatsBus::start(settings, Arc::clone(hub), Duration::from_secs(300), health).expect("it starts")
 }
 
 impl Factory for Nats {
@@ -145,9 +157,6 @@ fn a_stored_session_is_taken_once() {
         assert_eq!(a.take("t-1_x").await, Ok(Some(session)));
     });
 }
-
-const TTL: Duration = Duration::from_secs(60);
-use super::store::NatsStore;
 
 #[test]
 fn instances_with_sessions_are_known() {
