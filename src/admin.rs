@@ -1,12 +1,18 @@
-//! The private listener: metrics, probes, the running configuration and a page for people.
+//! The private listener: metrics, probes, the running configuration, a page for people, and what operators ask for.
 //!
-//! Everything here only reads, is answered from memory and takes no body. It asks for no credentials: who may connect
-//! is the operator's choice of address (127.0.0.1 by default). It does not know what makes the instance ready, or
-//! where the figures come from.
+//! Everything is answered from memory and takes no body. It asks for no credentials: who may connect is the operator's
+//! choice of address (127.0.0.1 by default). What changes something is a POST, and not for web pages (`guard`). This
+//! room does not know what makes the instance ready, or where the figures come from.
 
+mod close;
 mod console;
+mod drain;
+mod guard;
 mod pages;
+pub mod reload;
 
+use crate::drain::Drain;
+use crate::hub::Hub;
 use crate::proto::problem::Problem;
 use crate::server::body::Body;
 use crate::server::request_id::RequestId;
@@ -18,6 +24,7 @@ use console::Rate;
 use futures_util::future::LocalBoxFuture;
 use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue};
 use http::{Method, StatusCode};
+use reload::Reloads;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -25,40 +32,81 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct AdminHandler(Arc<State>);
 
+/// What the process keeps up to date, and what operators may do.
+#[derive(Debug)]
+pub struct Parts {
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What probes ask for.
+    pub readiness: Readiness,
+    /// The running configuration as text, its secrets masked by whoever stores it.
+    pub config: Arc<ArcSwap<String>>,
+    /// How the instance ends.
+    pub drain: Drain,
+    /// Where sessions are.
+    pub hub: Arc<Hub>,
+    /// How the configuration is read again.
+    pub reloads: Reloads,
+}
+
 #[derive(Debug)]
 struct State {
-    metrics: Arc<Metrics>,
-    readiness: Readiness,
-    /// The running configuration as text, its secrets masked by whoever stores it.
-    config: Arc<ArcSwap<String>>,
+    parts: Parts,
     rate: Rate,
 }
 
 impl AdminHandler {
-    /// A handler over what the process keeps up to date. `config` is shown as it is: secrets must be masked in it.
-    pub fn new(metrics: Arc<Metrics>, readiness: Readiness, config: Arc<ArcSwap<String>>) -> Self {
-        Self(Arc::new(State { metrics, readiness, config, rate: Rate::default() }))
+    /// A handler over what the process keeps up to date.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(State { parts, rate: Rate::default() }))
+    }
+
+    /// Does what a POST asks for.
+    async fn act(self, head: http::request::Parts) -> Response {
+        if let Err(problem) = guard::check(&head.uri, &head.headers) {
+            return problem::response(&problem, RequestId::next());
+        }
+        let (parts, query) = (&self.0.parts, head.uri.query().unwrap_or_default());
+        match head.uri.path() {
+            "/drain" => drain::post(&parts.drain, &parts.hub, query).await,
+            "/sessions/close" => close::post(&parts.hub, query).await,
+            path => not_found(path),
+        }
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response {
         let page: fn(&State) -> Response = match path {
-            "/" => |state| console::page(state.metrics.figures(), &state.readiness.status(), &state.rate),
-            "/metrics" => |state| pages::metrics(&state.metrics),
+            "/" => |state| {
+                let Parts { metrics, readiness, .. } = &state.parts;
+                console::page(metrics.figures(), &readiness.status(), &state.rate)
+            },
+            "/metrics" => |state| pages::metrics(&state.parts.metrics),
             "/livez" => |_| pages::live(),
-            "/readyz" => |state| pages::ready(&state.readiness.status()),
-            "/config" => |state| pages::config(&state.config.load()),
+            "/readyz" => |state| pages::ready(&state.parts.readiness.status()),
+            "/config" => |state| pages::config(&state.parts.config.load()),
+            "/drain" => |state| drain::get(&state.parts.drain, &state.parts.hub),
+            "/sessions/close" => |_| not_allowed(&Method::GET, "POST"),
             _ => return not_found(path),
         };
         match *method {
             Method::GET => page(&self.0),
             Method::HEAD => without_body(page(&self.0)),
-            _ => not_allowed(method),
+            _ => not_allowed(method, if path == "/drain" { "GET, HEAD, POST" } else { "GET, HEAD" }),
         }
     }
 }
 
 impl Handler for AdminHandler {
     fn handle(&self, request: Request, _peer: Rc<Peer>) -> LocalBoxFuture<'static, Answer> {
+        if request.uri().path() == "/reload" {
+            let reloads = self.0.parts.reloads.clone();
+            return Box::pin(async move { Answer::Response(reloads.respond(request).await) });
+        }
+        if request.method() == Method::POST && matches!(request.uri().path(), "/drain" | "/sessions/close") {
+            let (head, _body) = request.into_parts();
+            let this = self.clone();
+            return Box::pin(async move { Answer::Response(this.act(head).await) });
+        }
         let response = self.answer(request.method(), request.uri().path());
         Box::pin(std::future::ready(Answer::Response(response)))
     }
@@ -69,15 +117,16 @@ const ECHO_CHARS_MAX: usize = 100;
 
 fn not_found(path: &str) -> Response {
     let path: String = path.chars().take(ECHO_CHARS_MAX).collect();
-    let detail = format!("there is no {path:?} here; the pages are /, /metrics, /livez, /readyz and /config");
+    let detail =
+        format!("there is no {path:?} here; the pages are /, /metrics, /livez, /readyz, /config, /drain and /reload");
     problem::response(&Problem::new(StatusCode::NOT_FOUND, detail), RequestId::next())
 }
 
-fn not_allowed(method: &Method) -> Response {
+fn not_allowed(method: &Method, allowed: &'static str) -> Response {
     let method: String = method.as_str().chars().take(ECHO_CHARS_MAX).collect();
-    let detail = format!("{method} is not possible here; use GET or HEAD");
+    let detail = format!("{method} is not possible here; use one of {allowed}");
     let mut response = problem::response(&Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail), RequestId::next());
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
@@ -94,6 +143,9 @@ fn without_body(response: Response) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drain::{DrainSettings, Phase};
+    use crate::hub::HubLimits;
+    use crate::hub::clock::Clock;
     use crate::server::Trust;
     use crate::server::body::read_whole;
     use http::header::CONTENT_TYPE;
@@ -109,7 +161,14 @@ mod tests {
         fn new() -> Self {
             let (metrics, readiness) = (Metrics::new(), Readiness::new());
             let config = Arc::new(ArcSwap::from_pointee("listeners: []\n".to_owned()));
-            let handler = AdminHandler::new(Arc::clone(&metrics), readiness.clone(), Arc::clone(&config));
+            let handler = AdminHandler::new(Parts {
+                metrics: Arc::clone(&metrics),
+                readiness: readiness.clone(),
+                config: Arc::clone(&config),
+                drain: Drain::new(DrainSettings::default()),
+                hub: Hub::new(1, Clock::start(), HubLimits::default(), Arc::default()),
+                reloads: Reloads::new().0,
+            });
             Self { handler, metrics, readiness, config }
         }
 
@@ -176,6 +235,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_reload_is_asked_for_by_post() {
+        let admin = Admin::new();
+        let (head, _) = admin.ask(Method::GET, "/reload").await;
+        assert_eq!((head.status.as_u16(), head.headers[ALLOW].as_bytes()), (405, &b"POST"[..]));
+        let (head, _) = admin.ask(Method::POST, "/reload").await;
+        assert_eq!(head.status, 403, "it has no host");
+        let (head, body) = admin.ask(Method::POST, "http://127.0.0.1/reload").await;
+        assert_eq!(head.status, 503, "nobody listens");
+        assert!(body.contains("no configuration file"), "{body}");
+    }
+
+    #[tokio::test]
     async fn other_pages_and_methods_are_refused_with_a_remedy() {
         let admin = Admin::new();
         let (head, body) = admin.ask(Method::GET, "/metric?x=secret").await;
@@ -188,5 +259,47 @@ mod tests {
             let problem: serde_json::Value = serde_json::from_str(&body).expect("JSON");
             assert_eq!(problem["status"], 405);
         }
+    }
+
+    #[tokio::test]
+    async fn a_drain_is_asked_for_shown_and_taken_back() {
+        let admin = Admin::new();
+        let drain = admin.handler.0.parts.drain.clone();
+        let (head, body) = admin.ask(Method::GET, "http://localhost/drain").await;
+        let serving = r#"{"phase":"serving","sessions":0,"settle_ms":10000,"spread_ms":60000,"margin_ms":15000}"#;
+        assert_eq!((head.status.as_u16(), body.trim()), (200, serving));
+        for _ in 0..2 {
+            let (head, body) = admin.ask(Method::POST, "http://127.0.0.1:9901/drain").await;
+            assert_eq!((head.status.as_u16(), body.trim()), (202, &*serving.replace("serving", "settle")));
+        }
+        let (head, body) = admin.ask(Method::POST, "http://[::1]/drain?cancel").await;
+        assert_eq!((head.status.as_u16(), body.trim()), (200, serving));
+        drain.request();
+        drain.signal();
+        let (head, body) = admin.ask(Method::POST, "http://localhost/drain?cancel").await;
+        assert!(head.status == 409 && body.contains("a signal has asked"), "{body}");
+        drain.signal();
+        assert_eq!(drain.phase(), Phase::Drained);
+        let (head, body) = admin.ask(Method::POST, "http://localhost/drain?wait=1&cancel").await;
+        assert!(head.status == 400 && body.contains("not both"), "{body}");
+        let (head, _) = admin.ask(Method::POST, "http://localhost/drain?now").await;
+        assert_eq!(head.status, 400);
+    }
+
+    #[tokio::test]
+    async fn sessions_are_closed_by_one_selector_only() {
+        let admin = Admin::new();
+        for (query, status, said) in [
+            ("", 400, "?route="),
+            ("?route=a&channel=b", 400, "one of"),
+            ("?route=a&window=1d", 400, "30s"),
+            ("?channel=%00", 400, "channel"),
+            ("?what=ever", 400, "what"),
+        ] {
+            let (head, body) = admin.ask(Method::POST, &format!("http://localhost/sessions/close{query}")).await;
+            assert!(head.status == status && body.contains(said), "{query}: {body}");
+        }
+        let (head, _) = admin.ask(Method::GET, "http://localhost/sessions/close").await;
+        assert_eq!((head.status.as_u16(), head.headers[ALLOW].as_bytes()), (405, &b"POST"[..]));
     }
 }

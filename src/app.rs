@@ -1,35 +1,51 @@
-//! The only wiring: bind, run, stop.
+//! The only wiring: bind, run, reload, stop.
 //!
 //! ```text
 //! start: certificates, sockets ─▶ hub, bus ─▶ one thread a worker ─▶ Running { addresses }
-//! stop:  no more accepts ─▶ sessions are asked to end ─▶ threads end
+//! drain: settle ─▶ spread ─▶ margin ─▶ drained (drain.rs conducts it)
+//! stop:  no more accepts ─▶ what is left ends ─▶ threads end
 //! ```
 
+mod doors;
+mod drain;
+mod live;
 pub mod signal;
 mod worker;
 
+use crate::admin::reload::Reloads;
 use crate::bus::Bus;
 use crate::bus::memory::MemoryBus;
+use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::diff::Comparable;
+use crate::config::sources::Sources;
+use crate::drain::Drain;
 use crate::gateway::settings::GatewaySettings;
-use crate::hub::clock::Clock;
 use crate::hub::policy::ChannelPolicies;
+use crate::hub::shard::EndOrder;
 use crate::hub::{Hub, HubLimits};
+use crate::model::session::{CloseReason, Selector};
 use crate::publish::settings::PublishSettings;
+use crate::reload::{self, Hangups, Reloader};
 use crate::server::limits::{ConnectionCount, ServerLimits};
-use crate::server::listener::{self, ListenerSettings, Protocol, Protocols};
-use crate::server::tls::{self, TlsError};
-use crate::telemetry::log::AccessLog;
+use crate::server::tls::TlsError;
+use crate::telemetry::log::LogLevel;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 use arc_swap::ArcSwap;
+use doors::{Doors, Plan, Role};
+use live::{CloseRoute, Live};
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
-use worker::{Door, Role};
+use tokio::time::Instant;
+
+/// How long sessions have to end cleanly where there was no drain.
+const STOP_WAIT: Duration = Duration::from_secs(3);
 
 /// Why the program can't start.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +70,9 @@ pub enum StartError {
         /// What is wrong.
         reason: Box<TlsError>,
     },
+    /// SIGHUP can't be heard.
+    #[error("can't listen for SIGHUP: {0}")]
+    Signal(io::Error),
     /// The system gives no thread.
     #[error("can't start a worker thread: {0}")]
     Thread(io::Error),
@@ -74,7 +93,8 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Running {
     addresses: Addresses,
-    stop: watch::Sender<bool>,
+    drain: Drain,
+    stop: watch::Sender<Option<Instant>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -90,8 +110,21 @@ struct Shared {
     private: Arc<ConnectionCount>,
     metrics: Arc<Metrics>,
     readiness: Readiness,
+    drain: Drain,
     shown_config: Arc<ArcSwap<String>>,
-    access: AccessLog,
+    reloads: Reloads,
+    doors: watch::Receiver<Doors>,
+}
+
+/// The files that a running instance follows.
+#[derive(Debug)]
+pub struct Followed {
+    /// The configuration's file.
+    pub path: PathBuf,
+    /// What was read when it was loaded.
+    pub sources: Sources,
+    /// The level of the log that was started as the configuration says.
+    pub log_level: LogLevel,
 }
 
 /// Binds every listener, then starts the workers. Nothing is left behind when it fails.
@@ -99,27 +132,68 @@ struct Shared {
 /// # Errors
 /// What could not be bound or read.
 pub fn start(config: Config) -> Result<Running, StartError> {
+    launch(config, None)
+}
+
+/// As [`start`], and follows the configuration's files: what changes in them is reloaded.
+///
+/// # Errors
+/// What could not be bound or read.
+pub fn start_followed(config: Config, followed: Followed) -> Result<Running, StartError> {
+    launch(config, Some(followed))
+}
+
+fn launch(config: Config, followed: Option<Followed>) -> Result<Running, StartError> {
     let workers = config.workers.get();
     let readiness = Readiness::new();
     let latch = readiness.latch("starting");
-    let (doors, addresses) = open_doors(&config, workers)?;
+    let plan = Plan::make(&config, &[], workers)?;
     let metrics = Metrics::new();
-    for settings in &config.listeners {
-        metrics.declare_listener(&settings.name);
+    live::declare(&metrics, &config);
+    let hangups = followed.as_ref().map(|_| Hangups::hear()).transpose().map_err(StartError::Signal)?;
+    let (comparable, hash, log) = (Comparable::of(&config), config.hash.clone(), config.log.clone());
+    let (doors, _) = watch::channel(plan.commit());
+    let addresses = Addresses::of(&doors.borrow());
+    let (reloads, requests) = Reloads::new();
+    let (shared, bus) = share(config, Arc::clone(&metrics), readiness, reloads, doors.subscribe());
+    let (stop, stopped) = watch::channel(None);
+    let drain = shared.drain.clone();
+    let mut running = Running { addresses, drain, stop, threads: Vec::new() };
+    for index in 0..workers {
+        let (shared, stopped) = (Arc::clone(&shared), stopped.clone());
+        running.spawn(format!("worker-{index}"), move || worker::run(index, &shared, stopped))?;
     }
-    config.gateway.routes.iter().for_each(|route| metrics.declare_route(&route.name));
-    config.gateway.upstreams.iter().for_each(|upstream| metrics.declare_upstream(&upstream.name));
+    if let (Some(Followed { path, sources, log_level }), Some(hangups)) = (followed, hangups) {
+        let live = Live { close_route: close_route(&shared), shared, bus, doors, log: (log_level, log) };
+        let reloader = Reloader::new(path, reload::Running { comparable, hash, sources }, live, metrics);
+        // Not waited for at the end: it reads files, and a network file system may hold it for ever.
+        let run = move || reload::run(reloader, hangups, requests, stopped);
+        std::thread::Builder::new().name("reload".to_owned()).spawn(run).map_err(StartError::Thread)?;
+    }
+    drop(latch);
+    tracing::info!("ready");
+    Ok(running)
+}
+
+/// What all workers share, and the bus.
+fn share(
+    config: Config,
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+    reloads: Reloads,
+    doors: watch::Receiver<Doors>,
+) -> (Arc<Shared>, Arc<MemoryBus>) {
     let shown_config = Arc::new(ArcSwap::from_pointee(config.to_masked_json()));
     let policies = Arc::new(ArcSwap::from_pointee(config.channels));
     let hub_limits = HubLimits {
         channels_max: config.hub_limits.channels_max,
         history_bytes_max: config.hub_limits.history_bytes_max,
     };
-    let hub = Hub::new(workers, Clock::start(), hub_limits, Arc::clone(&policies));
+    let hub = Hub::new(config.workers.get(), Clock::start(), hub_limits, Arc::clone(&policies));
     let bus = Arc::new(MemoryBus::new(Arc::clone(&hub), config.publish.idempotency_window));
     let shared = Arc::new(Shared {
         hub,
-        bus,
+        bus: Arc::<MemoryBus>::clone(&bus),
         gateway: Arc::new(ArcSwap::from_pointee(config.gateway)),
         policies,
         publish: Arc::new(ArcSwap::from_pointee(config.publish)),
@@ -128,37 +202,64 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         private: Arc::default(),
         metrics,
         readiness,
+        drain: Drain::new(config.drain),
         shown_config,
-        access: config.log.access_log,
+        reloads,
+        doors,
     });
-    let (stop, stopped) = watch::channel(false);
-    let mut running = Running { addresses, stop, threads: Vec::new() };
-    for (index, doors) in doors.into_iter().enumerate() {
-        let (shared, stopped) = (Arc::clone(&shared), stopped.clone());
-        let thread = std::thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .spawn(move || worker::run(index, &shared, doors, stopped))
-            .map_err(StartError::Thread)?;
-        running.threads.push(thread);
+    (shared, bus)
+}
+
+/// Ends the sessions of a removed route, each at its own moment in what would be a drain's spread.
+fn close_route(shared: &Arc<Shared>) -> CloseRoute {
+    let (hub, drain) = (Arc::clone(&shared.hub), shared.drain.clone());
+    Box::new(move |route| {
+        let order = EndOrder {
+            selector: Selector::Route(route.into()),
+            reason: CloseReason::RouteRemoved,
+            window_us: drain.settings().spread.as_micros() as u64,
+            seed: crate::drain::seed(),
+        };
+        hub.end_sessions(&order, &(Arc::new(|_| ()) as _));
+    })
+}
+
+impl Addresses {
+    fn of(doors: &Doors) -> Self {
+        let of = |role: Role| doors.iter().filter(move |door| door.role == role);
+        let one = |role: Role| of(role).next().map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |door| door.address);
+        Self {
+            listeners: of(Role::Clients).map(|door| (door.name(), door.address)).collect(),
+            publish: one(Role::Publish),
+            admin: one(Role::Admin),
+        }
     }
-    drop(latch);
-    running.announce();
-    Ok(running)
 }
 
 impl Running {
-    /// Where it listens; ports that were 0 are the real ones.
+    /// Where it listened when it started; ports that were 0 are the real ones.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
-    /// Stops accepting, asks every session to end, and waits until the workers are done.
-    pub fn stop(mut self) {
-        self.halt();
+    /// The handle by which its drain is begun and watched.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
     }
 
-    fn halt(&mut self) {
-        let _ = self.stop.send(true);
+    /// Stops after a drain: requests in flight are waited for as long as the drain allows.
+    pub fn leave(mut self) {
+        let by = self.drain.leave_by();
+        self.halt(by);
+    }
+
+    /// Stops without a drain: no more accepts, every session is asked to end, and has a moment to do so.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    fn halt(&mut self, by: Instant) {
+        let _ = self.stop.send(Some(by));
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a worker panicked");
@@ -166,75 +267,15 @@ impl Running {
         }
     }
 
-    fn announce(&self) {
-        for (name, address) in &self.addresses.listeners {
-            tracing::info!(listener = %name, %address, "listening");
-        }
-        tracing::info!(listener = "publish", address = %self.addresses.publish, "listening");
-        tracing::info!(listener = "admin", address = %self.addresses.admin, "listening");
-        tracing::info!("ready");
+    fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+        let thread = std::thread::Builder::new().name(name).spawn(run).map_err(StartError::Thread)?;
+        self.threads.push(thread);
+        Ok(())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.halt();
-    }
-}
-
-/// Binds all listeners: for each worker its sockets, and the addresses they have.
-fn open_doors(config: &Config, workers: usize) -> Result<(Vec<Vec<Door>>, Addresses), StartError> {
-    let mut doors: Vec<Vec<Door>> = (0..workers).map(|_| Vec::new()).collect();
-    let mut listeners = Vec::new();
-    for settings in &config.listeners {
-        let tls = match &settings.tls {
-            None => None,
-            Some(tls) => Some(tls::acceptor(tls, &settings.protocols).map_err(|reason| StartError::Tls {
-                listener: Arc::clone(&settings.name),
-                reason: Box::new(reason),
-            })?),
-        };
-        let address = open(&mut doors, settings, tls, Role::Clients)?;
-        listeners.push((Arc::clone(&settings.name), address));
-    }
-    let publish = open(&mut doors, &private("publish", config.publish.address), None, Role::Publish)?;
-    let admin = open(&mut doors, &private("admin", config.admin), None, Role::Admin)?;
-    Ok((doors, Addresses { listeners, publish, admin }))
-}
-
-fn open(
-    doors: &mut [Vec<Door>],
-    settings: &ListenerSettings,
-    tls: Option<TlsAcceptor>,
-    role: Role,
-) -> Result<SocketAddr, StartError> {
-    let failed = |reason: io::Error| StartError::Bind {
-        what: format!("listener {}", settings.name),
-        address: settings.address,
-        remedy: match reason.kind() {
-            io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another port",
-            io::ErrorKind::PermissionDenied => "choose a port from 1024 on, or allow the process to bind lower ones",
-            io::ErrorKind::AddrNotAvailable => "this machine has no such address: use 0.0.0.0, [::] or one of its own",
-            _ => "check the address",
-        },
-        reason,
-    };
-    let sockets = listener::bind(settings.address, doors.len()).map_err(&failed)?;
-    let mut address = settings.address;
-    for (doors, socket) in doors.iter_mut().zip(sockets) {
-        address = socket.local_addr().map_err(&failed)?;
-        doors.push(Door { settings: settings.clone(), tls: tls.clone(), socket, role });
-    }
-    Ok(address)
-}
-
-/// A listener that is not for clients: cleartext HTTP/1.1 and HTTP/2.
-fn private(name: &str, address: SocketAddr) -> ListenerSettings {
-    ListenerSettings {
-        name: name.into(),
-        address,
-        protocols: Protocols(vec![Protocol::H2, Protocol::Http1]),
-        trusted_proxies: Vec::new(),
-        tls: None,
+        self.halt(Instant::now() + STOP_WAIT);
     }
 }

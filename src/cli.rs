@@ -1,6 +1,7 @@
 //! The command line: one module a command.
 
 pub mod check;
+pub mod drain;
 pub mod publish;
 pub mod run;
 pub mod schema;
@@ -49,9 +50,17 @@ enum Command {
     Check {
         #[command(flatten)]
         config: ConfigArg,
+        /// Say what changes from one file to another instead, a line each, and what of it needs a restart
+        #[arg(long, num_args = 2, value_names = ["OLD", "NEW"])]
+        diff: Option<Vec<PathBuf>>,
+        /// Say it as JSON
+        #[arg(long, requires = "diff")]
+        json: bool,
     },
     /// Print the JSON Schema of the configuration, for editors
     Schema,
+    /// Send the clients of a running pushbridge elsewhere, none of them lost
+    Drain(drain::DrainArgs),
     /// Publish events to a running pushbridge
     Publish(publish::PublishArgs),
     /// Print events of a push route as they come
@@ -81,8 +90,16 @@ impl Cli {
     pub fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Run { config } => run::run(&config.path),
-            Command::Check { config } => Ok(check::run(&config.path)),
+            Command::Check { config, diff: None, .. } => Ok(check::run(&config.path)),
+            Command::Check { diff: Some(files), json, .. } => {
+                let [old, new] = files.as_slice() else { anyhow::bail!("--diff takes two files") };
+                Ok(check::diff(old, new, if json { check::Form::Json } else { check::Form::Text }))
+            }
             Command::Schema => Ok(schema::run()),
+            Command::Drain(args) => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                Ok(runtime.block_on(drain::run(args)))
+            }
             Command::Publish(args) => {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 let code = runtime.block_on(publish::run(args));

@@ -5,6 +5,7 @@
 //! `render` shows what is in force, without secrets.
 
 pub mod defaults;
+pub mod diff;
 pub mod document;
 pub mod file;
 pub mod problem;
@@ -12,17 +13,19 @@ pub mod quantity;
 pub mod read;
 mod render;
 mod resolve;
+pub mod sources;
 
 use crate::config::document::Node;
 use crate::config::problem::Spot;
 use crate::config::read::Read as _;
+use crate::config::sources::{Sources, Unreadable};
+use crate::drain::DrainSettings;
 use crate::gateway::settings::GatewaySettings;
 use crate::hub::policy::ChannelPolicies;
 use crate::publish::settings::PublishSettings;
 use crate::server::limits::ServerLimits;
 use crate::server::listener::ListenerSettings;
 use crate::telemetry::log::LogSettings;
-use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -46,10 +49,14 @@ pub struct Config {
     pub limits: ServerLimits,
     /// Bounds on channels.
     pub hub_limits: HubLimits,
+    /// How the process ends.
+    pub drain: DrainSettings,
     /// How logs are written.
     pub log: LogSettings,
     /// Worker threads.
     pub workers: NonZeroUsize,
+    /// The first 16 digits of the file's SHA-256; empty for what was read from no file.
+    pub hash: String,
     /// What may be a mistake but can be run.
     pub warnings: Problems,
 }
@@ -68,26 +75,60 @@ pub struct HubLimits {
 impl Config {
     /// The configuration in force, defaults and all, as indented JSON; secrets are shown as `***`.
     pub fn to_masked_json(&self) -> String {
-        format!("{:#}", render::render(self))
+        format!("{:#}", render::render(self, render::Secrets::Masked))
     }
 }
 
-/// Reads and checks a configuration file, and looks at the files that it names.
+/// What a load found, and in which files.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration, or every problem in the order of the file.
+    pub result: Result<Config, Problems>,
+    /// What was read.
+    pub sources: Sources,
+}
+
+/// How much of a file's hash tells one from another.
+const HASH_DIGITS: usize = 16;
+/// How often a load is begun anew when files are swapped while they are read.
+const LOAD_ATTEMPTS_MAX: usize = 5;
+
+/// Reads and checks a configuration file, and the files that it names.
 ///
 /// # Errors
 /// Every problem, in the order of the file.
 pub fn load(path: &Path) -> Result<Config, Problems> {
-    let mut problems = Problems::new(path.display().to_string());
-    let source = match read_source(path) {
-        Ok(source) => source,
-        Err(error) => {
-            let reason = reason(&error);
-            problems.add_for_file(format!("can't be read: {reason}; name the file with --config"), None);
-            return Err(problems);
+    load_with_sources(path).result
+}
+
+/// As [`load`], and says what was read. All files of a volume are of one generation.
+pub fn load_with_sources(path: &Path) -> Loaded {
+    for _ in 0..LOAD_ATTEMPTS_MAX {
+        let mut sources = Sources::default();
+        let result = load_once(path, &mut sources);
+        if !sources.is_torn() {
+            return Loaded { result, sources };
         }
-    };
-    let folder = path.parent().unwrap_or(Path::new(""));
-    check(&source, folder, &|name| std::env::var(name).ok(), problems)
+    }
+    let mut problems = Problems::new(path.display().to_string());
+    problems.add_for_file("changes while it is read; wait until it is written, and try again", None);
+    Loaded { result: Err(problems), sources: Sources::default() }
+}
+
+fn load_once(path: &Path, sources: &mut Sources) -> Result<Config, Problems> {
+    let mut problems = Problems::new(path.display().to_string());
+    match read_source(path, sources) {
+        Ok(source) => {
+            let folder = path.parent().unwrap_or(Path::new(""));
+            let mut config = check(&source, folder, &|name| std::env::var(name).ok(), sources, problems)?;
+            config.hash = sources.sha256_of(path).chars().take(HASH_DIGITS).collect();
+            Ok(config)
+        }
+        Err(reason) => {
+            problems.add_for_file(format!("can't be read: {reason}; name the file with --config"), None);
+            Err(problems)
+        }
+    }
 }
 
 /// Checks a source text; relative paths start at `folder`.
@@ -95,6 +136,7 @@ fn check(
     source: &str,
     folder: &Path,
     env: &dyn Fn(&str) -> Option<String>,
+    sources: &mut Sources,
     mut problems: Problems,
 ) -> Result<Config, Problems> {
     let document: Node = match document::parse(source) {
@@ -106,30 +148,18 @@ fn check(
     };
     let top = Spot { path: String::new(), place: document.place };
     match file::File::read(&document, &top, &mut problems) {
-        Some(file) => resolve::resolve(&file, &top, folder, env, problems),
+        Some(file) => resolve::resolve(&file, &top, resolve::Around { folder, env, sources }, problems),
         None => Err(problems),
     }
 }
 
-fn read_source(path: &Path) -> io::Result<String> {
+fn read_source(path: &Path, sources: &mut Sources) -> Result<String, String> {
     let limit = document::FILE_BYTES_MAX as u64;
-    let mut source = String::new();
-    std::fs::File::open(path)?.take(limit + 1).read_to_string(&mut source)?;
-    if source.len() as u64 > limit {
-        return Err(io::Error::other(format!("it has more than {limit} bytes")));
-    }
-    Ok(source)
-}
-
-/// The system's reason in lower case, without its number.
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "no such file".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
-        io::ErrorKind::InvalidData => "it is no UTF-8".to_owned(),
-        _ => error.to_string().to_lowercase(),
-    }
+    let bytes = sources.read(path, limit).map_err(|unreadable| match unreadable {
+        Unreadable::TooLarge => format!("it has more than {limit} bytes"),
+        Unreadable::Failed(reason) => reason,
+    })?;
+    String::from_utf8(bytes).map_err(|_| "it is no UTF-8".to_owned())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod cors;
+mod ending;
 pub mod forward;
 pub mod push;
 pub mod respond;
@@ -15,6 +16,7 @@ pub mod tunnel;
 pub mod websocket;
 
 use crate::bus::Bus;
+use crate::drain::Drain;
 use crate::hub::policy::ChannelPolicies;
 use crate::hub::shard::Shard;
 use crate::model::channel::ChannelName;
@@ -23,15 +25,15 @@ use crate::route::Route;
 use crate::server::request_id::RequestId;
 use crate::server::{Answer, Handler, Peer, Request};
 use crate::telemetry::access;
-use crate::telemetry::log::AccessLog;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::upstream::Upstreams;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 use futures_util::future::LocalBoxFuture;
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, StatusCode};
 use respond::ClientError;
 use settings::{Action, GatewaySettings};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,18 +57,21 @@ pub struct Parts {
     pub upstreams: Rc<Upstreams>,
     /// The worker's metrics.
     pub metrics: Rc<WorkerMetrics>,
-    /// Whether requests leave a line.
-    pub access: AccessLog,
+    /// Whether sessions may begin.
+    pub drain: Drain,
 }
 
 struct Inner {
     parts: Parts,
+    /// The settings as of the last look.
+    settings: RefCell<Cache<Arc<ArcSwap<GatewaySettings>>, Arc<GatewaySettings>>>,
 }
 
 impl Gateway {
     /// A gateway of these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { inner: Rc::new(Inner { parts }) }
+        let settings = RefCell::new(Cache::new(Arc::clone(&parts.settings)));
+        Self { inner: Rc::new(Inner { parts, settings }) }
     }
 }
 
@@ -78,25 +83,25 @@ impl Handler for Gateway {
 }
 
 impl Inner {
+    /// The settings in force.
+    fn settings(&self) -> Arc<GatewaySettings> {
+        Arc::clone(self.settings.borrow_mut().load())
+    }
+
     async fn answer(&self, request: Request, peer: Rc<Peer>) -> Answer {
         let started_us = self.parts.shard.clock().now_us();
         let request_id = RequestId::next();
         let (parts, body) = request.into_parts();
-        let seen = (self.parts.access == AccessLog::On).then(|| Seen::new(&parts));
+        let seen = access::Line::enabled().then(|| Seen::new(&parts));
         let origin = parts.headers.get(ORIGIN).cloned();
-        let settings = self.parts.settings.load_full();
+        let settings = self.settings();
         let (route, result) = match self.find(&settings, &parts) {
             Ok((route, channels)) => {
-                let exchange = Exchange { request_id, peer: &peer };
+                let exchange = Exchange { request_id, peer: &peer, route: &route.name };
                 let result = match &route.action {
-                    Action::Push(push) => self.push(push, &channels, &parts, body).await,
+                    Action::Push(push) => self.push(push, &channels, &parts, body, &route.name).await,
                     Action::WebSocket(bridge) => self.websocket(bridge, parts, exchange).await,
-                    Action::Proxy(proxy) => {
-                        let request = Request::from_parts(parts, body);
-                        forward::forward(&self.parts.upstreams, proxy, request, &peer, request_id)
-                            .await
-                            .map_err(ClientError::Upstream)
-                    }
+                    Action::Proxy(proxy) => self.forward(proxy, Request::from_parts(parts, body), exchange).await,
                 };
                 (Some(route), result)
             }
@@ -118,6 +123,14 @@ impl Inner {
             seen.emit(&peer, route.as_deref(), status, duration_us, request_id);
         }
         answer
+    }
+
+    /// Refuses a session that would begin while sessions end.
+    fn takes_sessions(&self) -> Result<(), ClientError> {
+        match self.parts.drain.phase().takes_sessions() {
+            true => Ok(()),
+            false => Err(ClientError::Draining),
+        }
     }
 
     /// The route of a request, once its head is found sound, and the channels of a push route.
@@ -147,6 +160,8 @@ impl Inner {
 struct Exchange<'a> {
     request_id: RequestId,
     peer: &'a Peer,
+    /// The route's name.
+    route: &'a str,
 }
 
 /// What the access log tells of a request.

@@ -10,7 +10,7 @@
 //! ```
 
 pub mod channel;
-pub mod clock;
+pub use crate::clock;
 pub mod conflate;
 pub mod log;
 pub mod policy;
@@ -20,14 +20,15 @@ pub mod wheel;
 use crate::model::channel::ChannelName;
 use crate::model::message::Message;
 use crate::model::position::{IfMatch, Position};
-use crate::model::session::GapReason;
+use crate::model::session::{GapReason, SessionKind};
+use crate::proto::drain_schedule::Dice;
 use arc_swap::ArcSwap;
 use channel::Channel;
 use clock::Clock;
 use log::{Log, Pressure};
 use parking_lot::Mutex;
 use policy::ChannelPolicies;
-use shard::Inbox;
+use shard::{EndOrder, Inbox, Order};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -37,6 +38,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 pub const REMEMBERED_US: u64 = 3_600_000_000;
 
 const PARTITIONS: usize = 64;
+
+/// Hears how many sessions one worker will end.
+pub type Counted = Arc<dyn Fn(usize) + Send + Sync>;
 
 /// Why the hub can't open a channel.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +91,8 @@ pub struct Hub {
     channels: AtomicUsize,
     bytes: AtomicUsize,
     messages: AtomicUsize,
+    /// Sessions of all shards.
+    sessions: AtomicUsize,
     epoch: AtomicU64,
 }
 
@@ -102,6 +108,7 @@ impl Hub {
             channels: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             messages: AtomicUsize::new(0),
+            sessions: AtomicUsize::new(0),
             epoch: AtomicU64::new(clock::unix_ms()),
         })
     }
@@ -222,6 +229,28 @@ impl Hub {
             }
             !idle
         });
+    }
+
+    /// How many sessions there are, on all workers; tunnels and backends' event streams count too.
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Ends sessions on all workers, each at its own moment in a window. `counted` hears from each worker how many
+    /// it has; it must not block.
+    pub fn end_sessions(&self, order: &EndOrder, counted: &Counted) {
+        let mut dice = Dice::new(order.seed);
+        for inbox in &self.inboxes {
+            let order = EndOrder { seed: dice.below(u64::MAX), ..order.clone() };
+            inbox.order(Order::End(order, Arc::clone(counted)));
+        }
+    }
+
+    /// Cuts what sessions are left, on all workers. `counted` hears from each worker how many of each kind.
+    pub fn cut_sessions(&self, counted: &Arc<dyn Fn([usize; SessionKind::ALL.len()]) + Send + Sync>) {
+        for inbox in &self.inboxes {
+            inbox.order(Order::Cut(Arc::clone(counted)));
+        }
     }
 
     /// Adopts other limits.

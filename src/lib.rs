@@ -5,8 +5,10 @@
 // F0
 pub mod model;
 // F1
+pub mod clock;
 pub mod proto;
 // F2
+pub mod drain;
 pub mod hub;
 pub mod route;
 pub mod telemetry;
@@ -23,8 +25,10 @@ pub mod publish;
 // F6
 pub mod config;
 // F7
-pub mod app;
+pub mod reload;
 // F8
-pub mod demo;
+pub mod app;
 // F9
+pub mod demo;
+// F10
 pub mod cli;

@@ -4,6 +4,7 @@
 
 pub mod channel;
 pub mod cursor;
+pub mod drain;
 pub mod message;
 pub mod pattern;
 pub mod position;

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod chunk;
 pub mod cloudevents;
+pub mod drain_schedule;
 pub mod event_stream;
 pub mod events;
 pub mod forwarded;

@@ -23,11 +23,12 @@ use crate::server::body::Body;
 use crate::server::request_id::RequestId;
 use crate::server::{Answer, Handler, Peer, Request, Response};
 use crate::telemetry::metrics::WorkerMetrics;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 use futures_util::future::LocalBoxFuture;
 use http::Method;
 use respond::PublishError;
 use settings::PublishSettings;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -47,7 +48,8 @@ pub struct PublishHandler {
 
 /// What every publish request needs.
 struct Room {
-    settings: Arc<ArcSwap<PublishSettings>>,
+    /// The settings as of the last look.
+    settings: RefCell<Cache<Arc<ArcSwap<PublishSettings>>, Arc<PublishSettings>>>,
     policies: Arc<ArcSwap<ChannelPolicies>>,
     bus: Arc<dyn Bus>,
     metrics: Rc<WorkerMetrics>,
@@ -63,6 +65,7 @@ impl PublishHandler {
         bus: Arc<dyn Bus>,
         metrics: Rc<WorkerMetrics>,
     ) -> Self {
+        let settings = RefCell::new(Cache::new(settings));
         let (waits, now_secs) = (body::Waits::default(), unix_secs as fn() -> u64);
         Self { room: Rc::new(Room { settings, policies, bus, metrics, waits, now_secs }) }
     }
@@ -86,7 +89,7 @@ impl Handler for PublishHandler {
 }
 
 async fn answer(room: &Rc<Room>, request: Request) -> Result<Response, PublishError> {
-    let settings = room.settings.load_full();
+    let settings = Arc::clone(room.settings.borrow_mut().load());
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     if path == EVENTS_PATH {
@@ -110,5 +113,5 @@ fn only(method: &Method, allowed: &'static [Method]) -> Result<(), PublishError>
 }
 
 fn unix_secs() -> u64 {
-    crate::hub::clock::unix_ms() / 1000
+    crate::clock::unix_ms() / 1000
 }

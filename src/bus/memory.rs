@@ -37,6 +37,11 @@ impl MemoryBus {
         Self { hub, ids: (0..PARTITIONS).map(|_| partition()).collect(), turn: AtomicUsize::new(0) }
     }
 
+    /// Remembers ids for another `window`; those that are remembered already, too.
+    pub fn set_window(&self, window: Duration) {
+        self.ids.iter().for_each(|ids| ids.lock().set_window(window.as_micros() as u64));
+    }
+
     fn publish_now(&self, message: Message, if_match: Option<IfMatch>) -> Result<Published, BusError> {
         let channel = self.hub.open(&message.channel)?;
         let Some(id) = message.id.clone() else { return self.append(&channel, message, if_match) };
@@ -96,8 +101,8 @@ impl Bus for MemoryBus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use crate::hub::HubLimits;
-    use crate::hub::clock::Clock;
     use crate::model::message::{Data, Label};
 
     fn bus() -> MemoryBus {

@@ -1,5 +1,6 @@
-//! `check`: says whether a configuration can be run, and all that is wrong with it.
+//! `check`: says whether a configuration can be run, and all that is wrong with it; or what changes between two.
 
+use crate::config::diff::{Comparable, ConfigDiff};
 use crate::config::{self, Config};
 use crate::gateway::settings::Action;
 use std::io::{self, Write};
@@ -14,6 +15,42 @@ pub const EXIT_CONFIG: u8 = 78;
 /// Warnings go to stderr, and do not change the code.
 pub fn run(path: &Path) -> ExitCode {
     ExitCode::from(run_with(path, &mut io::stdout().lock(), &mut io::stderr().lock()))
+}
+
+/// How differences are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A line for each.
+    Text,
+    /// An array of objects.
+    Json,
+}
+
+/// Says what changes from one file to another, and returns 0; or prints every problem on stderr and returns 78.
+pub fn diff(old: &Path, new: &Path, form: Form) -> ExitCode {
+    ExitCode::from(diff_with(old, new, form, &mut io::stdout().lock(), &mut io::stderr().lock()))
+}
+
+fn diff_with(old: &Path, new: &Path, form: Form, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let (old, new) = match (config::load(old), config::load(new)) {
+        (Ok(old), Ok(new)) => (Comparable::of(&old), Comparable::of(&new)),
+        (old, new) => {
+            for problems in [old.err(), new.err()].into_iter().flatten() {
+                let _ = writeln!(err, "{problems}");
+            }
+            return EXIT_CONFIG;
+        }
+    };
+    let diff = ConfigDiff::between(&old, &new);
+    for (key, text) in diff.restart_needed() {
+        let _ = writeln!(err, "{key}: {text}");
+    }
+    let _ = match form {
+        Form::Json => writeln!(out, "{:#}", diff.to_json()),
+        Form::Text if diff.is_empty() => writeln!(out, "nothing changes"),
+        Form::Text => diff.lines().try_for_each(|line| writeln!(out, "{line}")),
+    };
+    0
 }
 
 /// What cannot be written is lost: the exit code tells the same.
@@ -97,6 +134,34 @@ mod tests {
             "listeners: empty; list at least one with a name and an address (c.yaml:1:12)\n\
              routes[0].match.path: \"n\" does not start with `/`; write \"/n\" (c.yaml:2:36)\n",
         );
+    }
+
+    #[test]
+    fn what_changes_between_two_files_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, path: &str, workers: usize| {
+            let file = folder.path().join(name);
+            let source = format!(
+                "listeners: [{{ name: http, address: '127.0.0.1:0' }}]\n\
+                 routes: [{{ name: n, match: {{ path: {path} }}, push: {{ channels: [n] }} }}]\n\
+                 runtime: {{ workers: {workers} }}\n"
+            );
+            std::fs::write(&file, source).expect("written");
+            file
+        };
+        let (old, new, bad) = (write("old", "/a", 1), write("new", "/b", 2), write("bad", "b", 1));
+        let told = |new: &Path, form: Form| {
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let code = diff_with(&old, new, form, &mut out, &mut err);
+            (code, String::from_utf8(out).expect("UTF-8"), String::from_utf8(err).expect("UTF-8"))
+        };
+        assert_eq!(told(&old, Form::Text), (0, "nothing changes\n".to_owned(), String::new()));
+        let (code, out, err) = told(&new, Form::Text);
+        assert_eq!((code, &*out), (0, "route n changed: match.path /a → /b\nruntime changed: workers 1 → 2\n"));
+        assert!(err.starts_with("runtime.workers: 1 can't become 2 while running"), "{err}");
+        let json: serde_json::Value = serde_json::from_str(&told(&new, Form::Json).1).expect("JSON");
+        assert_eq!(json[0]["keys"][0]["new"], "/b");
+        assert_eq!(told(&bad, Form::Text).0, EXIT_CONFIG);
     }
 
     #[test]

@@ -33,6 +33,8 @@ shape! {
         bus: Bus,
         /// Bounds on what clients may use.
         limits: Limits,
+        /// How the process ends without dropping anybody.
+        drain: Drain,
         /// Logs.
         telemetry: Telemetry,
         /// The process itself.
@@ -233,8 +235,10 @@ shape! {
         connections_per_ip: u64,
         /// Concurrent streams of one HTTP/2 connection. Default: 1000.
         streams_per_connection: u64,
-        /// From the accept, or the end of the request before, to a whole request head. Default: 10s.
+        /// From the accept, or from the first byte of a later request, to a whole request head. Default: 10s.
         request_header_timeout: Span,
+        /// How long a connection is kept that has nothing to do. Default: 75s.
+        idle_timeout: Span,
         /// The size of a request head. Default: 32KiB.
         request_header_bytes: Size,
         /// From the accept to the end of the TLS handshake. Default: 10s.
@@ -245,6 +249,30 @@ shape! {
         channels: u64,
         /// History of all channels together. Default: 256MiB.
         history_bytes: Size,
+    }
+}
+
+shape! {
+    /// How the process ends without dropping anybody. A pod's terminationGracePeriodSeconds is the sum of the three.
+    Drain {
+        /// How long new clients are still served, while load balancers learn of the end. Default: 10s.
+        settle: Span,
+        /// Over how long sessions end, each at its own moment. Default: 60s.
+        spread: Span,
+        /// How long what did not end is waited for. Default: 15s.
+        margin: Span,
+        /// When /readyz says no. Default: at_start.
+        fail_readiness: FailReadiness,
+    }
+}
+
+words! {
+    /// When /readyz says no.
+    FailReadiness {
+        /// When the drain begins: for load balancers that ask.
+        AtStart = "at_start",
+        /// When sessions begin to end: where endpoints are withdrawn by others, as Kubernetes does.
+        AfterSettle = "after_settle",
     }
 }
 

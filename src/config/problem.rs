@@ -61,6 +61,11 @@ impl Problems {
         self.found.push(Problem { path: spot.path.clone(), text: text.into(), place: Some(spot.place) });
     }
 
+    /// Adds what is wrong with a key, wherever it stands.
+    pub fn add_for_key(&mut self, path: impl Into<String>, text: impl Into<String>) {
+        self.found.push(Problem { path: path.into(), text: text.into(), place: None });
+    }
+
     /// Adds what is wrong with the whole file.
     pub fn add_for_file(&mut self, text: impl Into<String>, place: Option<Place>) {
         self.found.push(Problem { path: String::new(), text: text.into(), place });

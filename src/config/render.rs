@@ -1,14 +1,15 @@
-//! The configuration in force, for the admin page: with defaults, without secrets.
+//! The configuration in force, by the keys that it is written with: with defaults, without secrets.
 
 use crate::config::Config;
 use crate::config::quantity::{Size, Span};
+use crate::drain::FailReadiness;
 use crate::gateway::settings::{Action, AllowedOrigins, Credentials, Pings, PushRoute, WebSocketRoute};
 use crate::hub::policy::{ChannelPolicy, ConflateKey, SlowConsumer};
 use crate::hub::shard::Start;
 use crate::publish::settings::{PublishAuth, PublishSettings, WebhookSettings, WebhookVerify};
 use crate::route::{Match, Route};
 use crate::server::listener::{ListenerSettings, Protocol};
-use crate::server::tls::{TlsSettings, TlsVersion};
+use crate::server::tls::{Digest, TlsSettings, TlsVersion};
 use crate::telemetry::log::{AccessLog, LogFormat};
 use crate::upstream::settings::{Balance, UpstreamProtocol, UpstreamSettings};
 use serde_json::{Map, Value, json};
@@ -17,8 +18,50 @@ use std::time::Duration;
 /// What stands for a secret.
 const MASK: &str = "***";
 
-/// The configuration as JSON, by the keys that it is written with.
-pub(super) fn render(config: &Config) -> Value {
+/// What stands before a hash that takes a secret's place.
+const HASHED: &str = "***#";
+
+/// What takes the place of secrets, and of what has no text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrets {
+    /// Asterisks: to be shown.
+    Masked,
+    /// Hashes: to be compared, and shown only by way of [`masked`]. Certificates have one, too.
+    Hashed,
+}
+
+impl Secrets {
+    fn of(self, parts: &[&[u8]]) -> Value {
+        match self {
+            Self::Masked => json!(MASK),
+            Self::Hashed => {
+                let hex = |byte: &u8| format!("{byte:02x}");
+                json!(HASHED.to_owned() + &Digest::of(parts.iter().copied()).0.iter().map(hex).collect::<String>())
+            }
+        }
+    }
+
+    /// Something that has no text: nothing in what is shown.
+    fn only_compared(self, value: &impl std::fmt::Debug) -> Value {
+        match self {
+            Self::Masked => Value::Null,
+            Self::Hashed => self.of(&[format!("{value:?}").as_bytes()]),
+        }
+    }
+}
+
+/// A value with asterisks in the place of hashes.
+pub(super) fn masked(value: &Value) -> Value {
+    match value {
+        Value::String(text) if text.starts_with(HASHED) => json!(MASK),
+        Value::Array(items) => items.iter().map(masked).collect(),
+        Value::Object(entries) => entries.iter().map(|(key, value)| (key.clone(), masked(value))).collect(),
+        other => other.clone(),
+    }
+}
+
+/// The configuration as JSON.
+pub(super) fn render(config: &Config, secrets: Secrets) -> Value {
     let upstreams = config.gateway.upstreams.iter();
     let upstreams: Map<_, _> =
         upstreams.map(|upstream| (upstream.name.to_string(), self::upstream(upstream))).collect();
@@ -26,14 +69,23 @@ pub(super) fn render(config: &Config) -> Value {
     let whole = config.channels.iter().any(|(pattern, _)| pattern.as_str() == "**");
     let rest = (!whole).then(|| channel("**", config.channels.default_policy()));
     let mut shown = json!({
-        "listeners": config.listeners.iter().map(listener).collect::<Vec<_>>(),
-        "publish": publish(&config.publish),
+        "listeners": config.listeners.iter().map(|one| listener(one, secrets)).collect::<Vec<_>>(),
+        "publish": publish(&config.publish, secrets),
         "admin": { "address": config.admin.to_string() },
         "upstreams": upstreams,
-        "routes": config.gateway.routes.iter().map(|route| self::route(route)).collect::<Vec<_>>(),
+        "routes": config.gateway.routes.iter().map(|route| self::route(route, secrets)).collect::<Vec<_>>(),
         "channels": channels.chain(rest).collect::<Vec<_>>(),
         "bus": { "memory": {} },
         "limits": limits(config),
+        "drain": {
+            "settle": span(config.drain.settle),
+            "spread": span(config.drain.spread),
+            "margin": span(config.drain.margin),
+            "fail_readiness": match config.drain.fail_readiness {
+                FailReadiness::AtStart => "at_start",
+                FailReadiness::AfterSettle => "after_settle",
+            },
+        },
         "telemetry": {
             "log": {
                 "format": match config.log.format {
@@ -77,6 +129,7 @@ fn limits(config: &Config) -> Value {
         "connections_per_ip": server.connections_per_ip_max,
         "streams_per_connection": server.streams_per_connection_max,
         "request_header_timeout": span(server.request_header_timeout),
+        "idle_timeout": span(server.idle_timeout),
         "request_header_bytes": size(server.request_header_bytes_max),
         "tls_handshake_timeout": span(server.tls_handshake_timeout),
         "subscriptions_per_session": hub.subscriptions_per_session_max,
@@ -85,7 +138,7 @@ fn limits(config: &Config) -> Value {
     })
 }
 
-fn listener(listener: &ListenerSettings) -> Value {
+fn listener(listener: &ListenerSettings, secrets: Secrets) -> Value {
     let protocol = |protocol: &Protocol| match protocol {
         Protocol::H2 => "h2",
         Protocol::Http1 => "http/1.1",
@@ -95,51 +148,65 @@ fn listener(listener: &ListenerSettings) -> Value {
         "address": listener.address.to_string(),
         "protocols": listener.protocols.0.iter().map(protocol).collect::<Vec<_>>(),
         "trusted_proxies": listener.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "tls": listener.tls.as_ref().map(|tls| self::tls(tls)),
+        "tls": listener.tls.as_ref().map(|tls| self::tls(tls, secrets)),
     })
 }
 
-fn tls(tls: &TlsSettings) -> Value {
+fn tls(tls: &TlsSettings, secrets: Secrets) -> Value {
     let certificates = tls.certificates.iter();
-    let certificates = certificates.map(|files| json!({ "cert_file": files.cert_file, "key_file": files.key_file }));
+    let certificates = certificates.map(|one| {
+        json!({
+            "cert_file": one.cert_file,
+            "key_file": one.key_file,
+            "contents": secrets.only_compared(&one.digest),
+        })
+    });
     json!({
         "min_version": match tls.min_version {
             TlsVersion::Tls12 => "1.2",
             TlsVersion::Tls13 => "1.3",
         },
         "certificates": certificates.collect::<Vec<_>>(),
-        "client_ca_file": tls.client_ca_file,
+        "client_ca_file": tls.client_ca.as_ref().map(|ca| &ca.file),
+        "client_ca": tls.client_ca.as_ref().map(|ca| secrets.only_compared(&ca.digest)),
     })
 }
 
-fn publish(publish: &PublishSettings) -> Value {
+fn publish(publish: &PublishSettings, secrets: Secrets) -> Value {
     let auth = publish.auth.iter().map(|auth| match auth {
-        PublishAuth::Bearer(_) => json!({ "bearer": MASK }),
+        PublishAuth::Bearer(token) => json!({ "bearer": secrets.of(&[token.expose()]) }),
     });
     json!({
         "address": publish.address.to_string(),
         "max_body": size(publish.body_bytes_max),
         "idempotency_window": span(publish.idempotency_window),
         "auth": auth.collect::<Vec<_>>(),
-        "webhooks": publish.webhooks.iter().map(webhook).collect::<Vec<_>>(),
+        "webhooks": publish.webhooks.iter().map(|one| webhook(one, secrets)).collect::<Vec<_>>(),
     })
 }
 
-fn webhook(webhook: &WebhookSettings) -> Value {
+fn webhook(webhook: &WebhookSettings, secrets: Secrets) -> Value {
     let verify = match &webhook.verify {
         WebhookVerify::None => json!("none"),
-        WebhookVerify::StandardWebhooks { tolerance, .. } => {
-            json!({ "standard_webhooks": { "secret": MASK, "tolerance": span(*tolerance) } })
+        WebhookVerify::StandardWebhooks { secret, tolerance } => {
+            json!({ "standard_webhooks": { "secret": secrets.of(&[secret.expose()]), "tolerance": span(*tolerance) } })
         }
         WebhookVerify::Hmac(hmac) => json!({ "hmac": {
-            "secret": MASK,
+            "secret": secrets.of(&[hmac.secret.expose()]),
+            "algorithm": secrets.only_compared(&(hmac.algorithm, hmac.encoding)),
             "header": hmac.header.as_str(),
             "prefix": &*hmac.prefix,
             "timestamp_header": hmac.timestamp.as_ref().map(|(header, _)| header.as_str()),
             "tolerance": hmac.timestamp.as_ref().map(|(_, tolerance)| span(*tolerance)),
         } }),
     };
-    json!({ "path": &*webhook.path, "verify": verify })
+    json!({
+        "path": &*webhook.path,
+        "verify": verify,
+        "channel": secrets.only_compared(&webhook.channel),
+        "event": webhook.event.as_ref().map(|event| secrets.only_compared(event)),
+        "data": webhook.data.as_ref().map(|data| secrets.only_compared(data)),
+    })
 }
 
 fn upstream(upstream: &UpstreamSettings) -> Value {
@@ -162,18 +229,19 @@ fn upstream(upstream: &UpstreamSettings) -> Value {
     })
 }
 
-fn route(route: &Route<Action>) -> Value {
+fn route(route: &Route<Action>, secrets: Secrets) -> Value {
     let (key, action) = match &route.action {
         Action::Push(route) => ("push", push(route)),
         Action::WebSocket(route) => ("websocket", websocket(route)),
         Action::Proxy(route) => ("proxy", json!({ "upstream": &*route.upstream.name })),
     };
-    json!({ "name": &*route.name, "match": matcher(&route.matcher), key: action })
+    json!({ "name": &*route.name, "match": matcher(&route.matcher, secrets), key: action })
 }
 
-fn matcher(matcher: &Match) -> Value {
+fn matcher(matcher: &Match, secrets: Secrets) -> Value {
     // A field's value may be a credential.
-    let headers: Map<_, _> = matcher.headers.iter().map(|(name, _)| (name.to_string(), json!(MASK))).collect();
+    let headers = matcher.headers.iter();
+    let headers: Map<_, _> = headers.map(|(name, value)| (name.to_string(), secrets.of(&[value.as_bytes()]))).collect();
     json!({
         "host": matcher.host.as_ref().map(ToString::to_string),
         "path": matcher.path.as_str(),

@@ -12,8 +12,11 @@ use crate::config::file::{Bus, File, Limits, Log};
 use crate::config::problem::{Problems, Spot, advice};
 use crate::config::quantity::{Size, Span};
 use crate::config::read::{Field, Given, quote};
+use crate::config::sources::Sources;
 use crate::config::{Config, HubLimits, defaults, file};
+use crate::drain::{DrainSettings, FailReadiness};
 use crate::gateway::settings::GatewaySettings;
+use crate::hub::clock::unix_ms;
 use crate::model::cursor::CURSOR_CHANNELS_MAX;
 use crate::server::limits::ServerLimits;
 use crate::telemetry::log::{AccessLog, LogFormat, LogSettings};
@@ -29,12 +32,26 @@ const WORKERS_MAX: u64 = 1024;
 /// Bounds of timeouts that protect a resource: a second less would be an accident, an hour more no protection.
 const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
 
+/// What a configuration stands in.
+pub(super) struct Around<'a> {
+    /// Where relative paths start.
+    pub folder: &'a Path,
+    /// Reads an environment variable.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// Reads files.
+    pub sources: &'a mut Sources,
+}
+
 /// Collects problems while settings are made.
 struct Resolver<'a> {
     /// Where relative paths start.
     folder: &'a Path,
     /// Reads an environment variable.
     env: &'a dyn Fn(&str) -> Option<String>,
+    /// Reads files.
+    sources: &'a mut Sources,
+    /// The time, in Unix seconds.
+    now_secs: i64,
     problems: Problems,
     warnings: Problems,
 }
@@ -43,15 +60,11 @@ struct Resolver<'a> {
 ///
 /// # Errors
 /// Every problem, those of `problems` among them.
-pub(super) fn resolve(
-    file: &File,
-    top: &Spot,
-    folder: &Path,
-    env: &dyn Fn(&str) -> Option<String>,
-    problems: Problems,
-) -> Result<Config, Problems> {
+pub(super) fn resolve(file: &File, top: &Spot, around: Around<'_>, problems: Problems) -> Result<Config, Problems> {
     let warnings = Problems::new(problems.file.clone());
-    let mut r = Resolver { folder, env, problems, warnings };
+    let Around { folder, env, sources } = around;
+    let now_secs = i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX);
+    let mut r = Resolver { folder, env, sources, now_secs, problems, warnings };
     let (limits, hub_limits) = r.limits(file.limits.value().unwrap_or(&Limits::default()));
     let subscriptions_max = hub_limits.subscriptions_per_session_max;
 
@@ -63,6 +76,7 @@ pub(super) fn resolve(
     let routes = r.routes(file, top, &upstreams, subscriptions_max);
     let channels = r.channels(file);
     r.bus(file.bus.given());
+    let drain = r.drain(file);
     let log = r.log(file);
     let runtime = file.runtime.value();
     let workers = runtime.and_then(|runtime| r.count(&runtime.workers, 1..=WORKERS_MAX));
@@ -81,8 +95,10 @@ pub(super) fn resolve(
         channels,
         limits,
         hub_limits,
+        drain,
         log,
         workers: workers.unwrap_or_else(defaults::workers),
+        hash: String::new(),
         warnings: r.warnings,
     })
 }
@@ -195,6 +211,7 @@ impl Resolver<'_> {
                 TIMEOUT_RANGE,
                 default.request_header_timeout,
             ),
+            idle_timeout: self.span(&limits.idle_timeout, TIMEOUT_RANGE, default.idle_timeout),
             // hyper's parser takes no less than 8 KiB.
             request_header_bytes_max: self.size(&limits.request_header_bytes, 8192..=1 << 20, header_bytes),
             tls_handshake_timeout: self.span(
@@ -214,6 +231,22 @@ impl Resolver<'_> {
             ),
         };
         (server, hub)
+    }
+
+    fn drain(&mut self, file: &File) -> DrainSettings {
+        const RANGE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+        let default = defaults::drain();
+        let Some(drain) = file.drain.value() else { return default };
+        DrainSettings {
+            settle: self.span(&drain.settle, RANGE, default.settle),
+            spread: self.span(&drain.spread, RANGE, default.spread),
+            margin: self.span(&drain.margin, RANGE, default.margin),
+            fail_readiness: match drain.fail_readiness.value() {
+                Some(file::FailReadiness::AtStart) => FailReadiness::AtStart,
+                Some(file::FailReadiness::AfterSettle) => FailReadiness::AfterSettle,
+                None => default.fail_readiness,
+            },
+        }
     }
 
     fn bus(&mut self, bus: Option<&Given<Bus>>) {

@@ -26,7 +26,7 @@ fn write_certificate(folder: &Path, cert: &str, key: &str) {
 fn checked(source: &str) -> Result<Config, Problems> {
     let folder = folder();
     let env = |name: &str| (name == "TOKEN").then(|| "from-env".to_owned());
-    check(source, folder.path(), &env, Problems::new("c.yaml")).map_err(|mut problems| {
+    check(source, folder.path(), &env, &mut Sources::default(), Problems::new("c.yaml")).map_err(|mut problems| {
         for problem in &mut problems.found {
             problem.text = problem.text.replace(&*folder.path().to_string_lossy(), "/etc/pb");
         }
@@ -85,7 +85,7 @@ fn listeners_and_routes_are_all_that_is_required() {
             "routes: missing; list at least one, with a name, match, and one of push, websocket, proxy (c.yaml:1:1)",
         ],
     );
-    let keys = "listeners, publish, admin, upstreams, routes, channels, bus, limits, telemetry, runtime";
+    let keys = "listeners, publish, admin, upstreams, routes, channels, bus, limits, drain, telemetry, runtime";
     refused("", &[&format!("nothing stands here, where a mapping belongs; write keys: {keys} (c.yaml:1:1)")]);
     refused(
         "listeners: []\nroutes:\n",
@@ -161,7 +161,7 @@ fn types_and_keys_are_checked() {
     section(
         "limits: 5",
         &["limits: a single value stands here, where a mapping belongs; write keys: connections, connections_per_ip, \
-         streams_per_connection, request_header_timeout, request_header_bytes, tls_handshake_timeout, \
+         streams_per_connection, request_header_timeout, idle_timeout, request_header_bytes, tls_handshake_timeout, \
          subscriptions_per_session, channels, history_bytes (c.yaml:1:9)"],
     );
     section(
@@ -173,10 +173,13 @@ fn types_and_keys_are_checked() {
         "admin: { address: '127.0.0.1:1', address: '127.0.0.1:2' }",
         &["admin.address: key \"address\" stands here twice; keep one (c.yaml:1:34)"],
     );
+    section("drian: {}", &["drian: unknown key \"drian\"; did you mean \"drain\"? (c.yaml:1:1)"]);
     section(
-        "drian: {}",
+        "drain: { settle: 2h, spread: 60, fail_readiness: never }",
         &[
-            "drian: unknown key \"drian\"; the keys here are listeners, publish, admin, upstreams, routes, channels, bus, limits, telemetry, runtime (c.yaml:1:1)",
+            "drain.settle: 2h is out of range; write 0s to 1h (c.yaml:1:18)",
+            "drain.spread: 60 has no unit; write 60s or 60ms (c.yaml:1:30)",
+            "drain.fail_readiness: \"never\" is unknown here; write one of: at_start, after_settle (c.yaml:1:50)",
         ],
     );
 }
@@ -272,6 +275,41 @@ fn certificates_are_looked_at() {
     accepted(&format!(
         "listeners: [{{ name: a, address: '0.0.0.0:1', tls: {{ {good}, min_version: 1.3, client_ca_file: other.crt }} }}]\n{UPSTREAMS}{ROUTES}"
     ));
+}
+
+#[test]
+fn the_dates_of_certificates_are_warned_of() {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    let now_secs = crate::hub::clock::unix_ms() as i64 / 1000;
+    let soon = time::OffsetDateTime::from_unix_timestamp(now_secs + 3 * 24 * 3600).expect("a moment");
+    let (before, after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2999, 1, 1));
+    let cases = [
+        (before, date_time_ymd(2021, 2, 3), "expired on 2021-02-03; it is served all the same; renew it".to_owned()),
+        (
+            after,
+            date_time_ymd(2999, 2, 1),
+            "is not valid before 2999-01-01; look at its dates and the clock".to_owned(),
+        ),
+        (before, soon, format!("expires on {}; renew it", soon.date())),
+        (before, after, String::new()),
+    ];
+    for (not_before, not_after, expected) in cases {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        (params.not_before, params.not_after) = (not_before, not_after);
+        let key = KeyPair::generate().expect("a key");
+        let cert = params.self_signed(&key).expect("a certificate");
+        std::fs::write(folder.path().join("c.pem"), cert.pem() + &key.serialize_pem()).expect("written");
+        let source = format!(
+            "listeners: [{{ name: a, address: '0.0.0.0:1', tls: {{ certificates: [{{ cert_file: c.pem, key_file: c.pem }}] }} }}]\n{UPSTREAMS}{ROUTES}"
+        );
+        let path = folder.path().join("c.yaml");
+        std::fs::write(&path, source).expect("written");
+        let warnings = loaded(&path).warnings;
+        let texts: Vec<_> = warnings.found.iter().map(|warning| warning.text.clone()).collect();
+        let expected = Some(format!("\"c.pem\" {expected}")).filter(|_| !expected.is_empty());
+        assert_eq!(texts, expected.into_iter().collect::<Vec<_>>());
+    }
 }
 
 #[test]
@@ -613,7 +651,7 @@ fn what_is_shown_can_be_read_again() {
     let source = std::fs::read_to_string(path.join("example.yaml")).expect("the example");
     let (start, end) = (source.find("\n  auth:").expect("auth"), source.find("\nadmin:").expect("admin"));
     let source = format!("{}\n{}", &source[..start], &source[end..]);
-    let read = |source: &str| match check(source, &path, &|_| None, Problems::new("c.yaml")) {
+    let read = |source: &str| match check(source, &path, &|_| None, &mut Sources::default(), Problems::new("c.yaml")) {
         Ok(config) => config.to_masked_json(),
         Err(problems) => panic!("{problems}\n{source}"),
     };

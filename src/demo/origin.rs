@@ -219,7 +219,7 @@ fn respond(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>)
 }
 
 fn now_ms() -> u64 {
-    crate::hub::clock::unix_ms()
+    crate::clock::unix_ms()
 }
 
 #[cfg(test)]

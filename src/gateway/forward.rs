@@ -2,9 +2,11 @@
 //!
 //! A client's WebSocket over HTTP/2 (RFC 8441) becomes an HTTP/1.1 upgrade; the frames are the same in both.
 
-use crate::gateway::respond;
+use crate::gateway::ending::{self, Ending};
+use crate::gateway::respond::{self, ClientError};
 use crate::gateway::settings::ProxyRoute;
 use crate::gateway::tunnel::Tunnel;
+use crate::gateway::{Exchange, Inner};
 use crate::proto::forwarded::{self, Before, Hop, HopScheme};
 use crate::server::body::Body;
 use crate::server::request_id::RequestId;
@@ -23,19 +25,51 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 pub(in crate::gateway) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const WEBSOCKET: &str = "websocket";
 
-/// Passes a request on to the route's upstream, and the response back.
+impl Inner {
+    /// Answers a request on a proxy route. What would go on without an end does not begin while sessions end.
+    pub(in crate::gateway) async fn forward(
+        &self,
+        route: &ProxyRoute,
+        request: Request,
+        exchange: Exchange<'_>,
+    ) -> Result<Answer, ClientError> {
+        let asks_for_tunnel = request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
+        if asks_for_tunnel {
+            self.takes_sessions()?;
+        }
+        let ending = || Ending::new(&self.parts.shard, exchange.route);
+        let Exchange { peer, request_id, .. } = exchange;
+        let forwarded = forward(&self.parts.upstreams, route, request, peer, request_id, ending).await;
+        match forwarded.map_err(ClientError::Upstream)? {
+            Answer::Response(response) => {
+                let (head, body) = response.into_parts();
+                let endless = ending::is_endless(&head);
+                let response = Response::from_parts(head, body);
+                if !endless {
+                    return Ok(response.into());
+                }
+                self.takes_sessions()?;
+                Ok(ending::until(response, ending()).into())
+            }
+            hold @ Answer::Hold(_) => Ok(hold),
+        }
+    }
+}
+
+/// Passes a request on to the route's upstream, and the response back. A tunnel gets what `ending` makes.
 ///
 /// The request was checked by [`crate::proto::request_check`]. Cancel-safe: dropping the future cancels the upstream's
 /// request too.
 ///
 /// # Errors
 /// When the upstream gave no response; [`respond`] makes one.
-pub async fn forward(
+pub(in crate::gateway) async fn forward(
     upstreams: &Upstreams,
     route: &ProxyRoute,
     request: Request,
     peer: &Peer,
     request_id: RequestId,
+    ending: impl FnOnce() -> Ending,
 ) -> Result<Answer, UpstreamError> {
     let (mut parts, body) = request.into_parts();
     let wish = match Wish::of(&parts, &body) {
@@ -59,7 +93,7 @@ pub async fn forward(
         }
         Upgraded::Answered(response) => Ok(pass_back(response).into()),
         Upgraded::Switched { head, io } => match wish.head(head, accept) {
-            Ok(head) => Ok(hold(head, io)),
+            Ok(head) => Ok(hold(head, io, ending())),
             Err(what) => Err(bad_upgrade(route, what)),
         },
     }
@@ -83,8 +117,8 @@ fn pass_back(response: Response) -> Response {
     Response::from_parts(parts, body)
 }
 
-fn hold(head: http::Response<()>, io: UpstreamIo) -> Answer {
-    Answer::Hold(Hold { head, session: Box::new(Tunnel(io)) })
+fn hold(head: http::Response<()>, io: UpstreamIo, ending: Ending) -> Answer {
+    Answer::Hold(Hold { head, session: Box::new(Tunnel { server: io, ending }) })
 }
 
 fn bad_upgrade(route: &ProxyRoute, what: &'static str) -> UpstreamError {
@@ -240,7 +274,7 @@ mod tests {
                 trusted: Trust::Client,
             };
             let upstreams = Upstreams::new(Metrics::new().worker());
-            let answer = forward(&upstreams, &route, request, &peer, RequestId::next()).await;
+            let answer = forward(&upstreams, &route, request, &peer, RequestId::next(), Ending::default).await;
             let answer = match answer {
                 Ok(Answer::Response(response)) => {
                     let (parts, body) = response.into_parts();

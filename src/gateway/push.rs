@@ -1,5 +1,6 @@
 //! A request on a push route: which transport, from where on, and the session that serves it.
 
+use crate::drain::Phase;
 use crate::gateway::Inner;
 use crate::gateway::cors;
 use crate::gateway::respond::ClientError;
@@ -7,7 +8,7 @@ use crate::gateway::settings::PushRoute;
 use crate::hub::shard::Subscription;
 use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
-use crate::model::session::Transport;
+use crate::model::session::{SessionKind, Transport};
 use crate::proto::accept;
 use crate::proto::subscribe::{last_event_id, wait_ms};
 use crate::proto::websocket::handshake;
@@ -29,6 +30,9 @@ const RESUMED: HeaderName = HeaderName::from_static("pushbridge-resumed");
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
+/// The longest that a poll waits which comes while the instance settles; with the wheel's tick still under a second.
+const SETTLE_WAIT_MS_MAX: u64 = 500;
+
 impl Inner {
     /// Answers a request on a push route.
     pub(in crate::gateway) async fn push(
@@ -37,6 +41,7 @@ impl Inner {
         channels: &[ChannelName],
         request: &Parts,
         body: Body,
+        name: &str,
     ) -> Result<Answer, ClientError> {
         let protocol = request.extensions.get::<Protocol>().map(Protocol::as_str);
         if handshake::is_asked_for(request, protocol) {
@@ -44,7 +49,7 @@ impl Inner {
             if !body.is_end_stream() {
                 return Err(ClientError::BodyOnPush);
             }
-            return self.push_websocket(route, channels, request, protocol).await;
+            return self.push_websocket(route, channels, request, protocol, name).await;
         }
         match request.method {
             Method::OPTIONS => return Ok(cors::options().into()),
@@ -63,7 +68,8 @@ impl Inner {
         if request.method == Method::HEAD {
             return Ok(head_only(transport).into());
         }
-        let subscription = self.subscribe(channels, cursor.as_ref(), settings).await?;
+        let mut subscription = self.subscribe(channels, cursor.as_ref(), settings).await?;
+        subscription.label(SessionKind::Push(transport), name);
         match transport {
             Transport::LongPoll => Ok(self.long_poll(request, subscription, settings).await.into()),
             Transport::Sse | Transport::WebSocket => Ok(self.event_stream(subscription, settings)),
@@ -76,6 +82,7 @@ impl Inner {
         channels: &[ChannelName],
         request: &Parts,
         protocol: Option<&str>,
+        name: &str,
     ) -> Result<Answer, ClientError> {
         let settings = &route.session;
         if !settings.transports.contains(&Transport::WebSocket) {
@@ -86,8 +93,10 @@ impl Inner {
             return Err(ClientError::Origin);
         }
         let cursor = cursor(request, Transport::WebSocket)?;
+        let mut subscription = self.subscribe(channels, cursor.as_ref(), settings).await?;
+        subscription.label(SessionKind::Push(Transport::WebSocket), name);
         let setup = Setup {
-            subscription: self.subscribe(channels, cursor.as_ref(), settings).await?,
+            subscription,
             shard: Rc::clone(&self.parts.shard),
             settings: Arc::clone(settings),
             policies: self.parts.policies.load_full(),
@@ -111,7 +120,10 @@ impl Inner {
     }
 
     async fn long_poll(&self, request: &Parts, subscription: Subscription, settings: &PushSettings) -> Response {
-        let longest_ms = settings.long_poll_timeout.as_millis() as u64;
+        let mut longest_ms = settings.long_poll_timeout.as_millis() as u64;
+        if self.parts.drain.phase() != Phase::Serving {
+            longest_ms = longest_ms.min(SETTLE_WAIT_MS_MAX);
+        }
         let preferred_ms = wait_ms(&request.headers);
         let mut fields = HeaderMap::new();
         set_resumed(&mut fields, &subscription);
@@ -132,6 +144,7 @@ impl Inner {
         cursor: Option<&Cursor>,
         settings: &PushSettings,
     ) -> Result<Subscription, ClientError> {
+        self.takes_sessions()?;
         // Held over the join, so that none is forgotten in between.
         let _attached = self.parts.bus.attach(channels).await?;
         Ok(self.parts.shard.subscribe(channels, cursor, settings.start)?)

@@ -3,10 +3,12 @@
 mod upstream;
 
 use crate::bus::BusError;
+use crate::drain;
 use crate::gateway::cors;
 use crate::hub::HubError;
 use crate::model::cursor::CursorError;
 use crate::model::session::Transport;
+use crate::proto::drain_schedule::Dice;
 use crate::proto::problem::Problem;
 use crate::proto::request_check::RequestError;
 use crate::route::Miss;
@@ -19,11 +21,15 @@ use crate::telemetry::metrics::Refusal;
 use crate::upstream::UpstreamError;
 use http::header::{ALLOW, CONNECTION, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use std::ops::Range;
 
 pub use upstream::protocol_unknown;
 
 /// How long a client should wait before it asks a busy instance again.
 const RETRY_AFTER_SECS: u64 = 5;
+
+/// How long a client should wait before it asks another instance: one of these, by chance.
+const DRAINING_RETRY_SECS: Range<u64> = 1..6;
 
 /// Why a client's request is not answered as it wished.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +70,9 @@ pub enum ClientError {
     /// The bus can't bring the channels.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// Sessions end here; none begins.
+    #[error("this instance is going; connect again, another will serve")]
+    Draining,
     /// The backend.
     #[error(transparent)]
     Upstream(UpstreamError),
@@ -88,7 +97,7 @@ impl ClientError {
             Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
             Self::Origin => StatusCode::FORBIDDEN,
             Self::Handshake(refused) => refused.problem.status(),
-            Self::Hub(HubError::TooManyChannels(_)) | Self::Bus(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Hub(HubError::TooManyChannels(_)) | Self::Bus(_) | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(error) => upstream::status(error),
             Self::Bridge(refused) => refused.status(),
             Self::NoUpgrade => StatusCode::UPGRADE_REQUIRED,
@@ -109,6 +118,7 @@ impl ClientError {
             | Self::NoUpgrade
             | Self::Handshake(_) => Some(Refusal::BadSubscribe),
             Self::Hub(_) | Self::Bus(_) => Some(Refusal::Subscriptions),
+            Self::Draining => Some(Refusal::Draining),
             Self::Upstream(_) | Self::Bridge(_) => None,
         }
     }
@@ -157,6 +167,11 @@ impl ClientError {
             }
             Self::Hub(_) | Self::Bus(_) => {
                 fields.insert(RETRY_AFTER, RETRY_AFTER_SECS.into());
+            }
+            Self::Draining => {
+                let Range { start, end } = DRAINING_RETRY_SECS;
+                let secs = start + Dice::new(drain::seed()).below(end - start);
+                fields.insert(RETRY_AFTER, secs.into());
             }
             _ => {}
         }

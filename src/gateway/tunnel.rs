@@ -3,6 +3,7 @@
 //! An idle tunnel holds no buffer: reads go through one per worker, and only what the other end does not take at once
 //! is kept. Each end's close is passed on when all before it was delivered (half-close).
 
+use crate::gateway::ending::Ending;
 use crate::proto::chunk::Chunk;
 use crate::server::{Held, Link};
 use bytes::Bytes;
@@ -27,12 +28,23 @@ thread_local! {
 }
 
 /// A session that only passes bytes on.
-pub(super) struct Tunnel<S>(pub(super) S);
+pub(super) struct Tunnel<S> {
+    /// The backend's end.
+    pub(super) server: S,
+    /// When it is cut, whatever it carries: it can't be told to go elsewhere.
+    pub(super) ending: Ending,
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Held for Tunnel<S> {
     fn run(self: Box<Self>, link: Link) -> LocalBoxFuture<'static, ()> {
+        let Self { server, mut ending } = *self;
         Box::pin(async move {
-            if let Err(error) = relay(link, self.0, HALF_CLOSED_IDLE).await {
+            let mut relay = pin!(relay(link, server, HALF_CLOSED_IDLE));
+            let relayed = poll_fn(|cx| match ending.poll_end(cx) {
+                Poll::Ready(()) => Poll::Ready(Ok(())),
+                Poll::Pending => relay.as_mut().poll(cx),
+            });
+            if let Err(error) = relayed.await {
                 tracing::debug!(%error, "tunnel broke");
             }
         })

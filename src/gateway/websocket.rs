@@ -2,7 +2,7 @@
 
 use crate::gateway::forward::{X_REQUEST_ID, hop};
 use crate::gateway::respond::ClientError;
-use crate::gateway::settings::WebSocketRoute;
+use crate::gateway::settings::{GatewaySettings, WebSocketRoute};
 use crate::gateway::{Exchange, Inner, cors};
 use crate::proto::forwarded;
 use crate::proto::websocket::handshake::{self, Handshake};
@@ -11,6 +11,7 @@ use crate::server::{Answer, Hold, Request, Response};
 use crate::session::websocket_over_http::{self as bridge, Backend, BackendError, Opening};
 use crate::upstream::settings::UpstreamSettings;
 use crate::upstream::{UpstreamError, Upstreams};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use h2::ext::Protocol;
@@ -36,12 +37,14 @@ impl Inner {
         if !cors::may_open(&request, &route.allowed_origins) {
             return Err(ClientError::Origin);
         }
+        self.takes_sessions()?;
         forwarded::request_head(&mut request, &hop(exchange.peer));
         if let Ok(id) = HeaderValue::try_from(exchange.request_id.to_string()) {
             request.headers.insert(X_REQUEST_ID, id);
         }
         let backend = UpstreamBackend {
             upstreams: Rc::clone(&self.parts.upstreams),
+            settings: Arc::clone(&self.parts.settings),
             upstream: Arc::clone(&route.upstream),
             target: request.uri,
         };
@@ -49,6 +52,7 @@ impl Inner {
             fields: &request.headers,
             head: opened.head(),
             settings: route.session(),
+            route: exchange.route,
             backend: Rc::new(backend),
             shard: Rc::clone(&self.parts.shard),
             metrics: Rc::clone(&self.parts.metrics),
@@ -63,16 +67,26 @@ impl Inner {
     }
 }
 
-/// The route's upstream, for one client's path and query.
+/// The route's upstream, for one client's path and query. A session may outlive many reloads: it follows its upstream
+/// by name for as long as there is one of that name.
 struct UpstreamBackend {
     upstreams: Rc<Upstreams>,
+    settings: Arc<ArcSwap<GatewaySettings>>,
     upstream: Arc<UpstreamSettings>,
     target: Uri,
 }
 
+impl UpstreamBackend {
+    fn upstream(&self) -> Arc<UpstreamSettings> {
+        let settings = self.settings.load();
+        let current = settings.upstreams.iter().find(|current| current.name == self.upstream.name);
+        Arc::clone(current.unwrap_or(&self.upstream))
+    }
+}
+
 impl Backend for UpstreamBackend {
     fn post(&self, fields: HeaderMap, body: Bytes) -> LocalBoxFuture<'static, Result<Response, BackendError>> {
-        let (upstreams, upstream) = (Rc::clone(&self.upstreams), Arc::clone(&self.upstream));
+        let (upstreams, upstream) = (Rc::clone(&self.upstreams), self.upstream());
         let mut request = Request::new(Body::full(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.clone();

@@ -37,6 +37,8 @@ pub struct Entry {
     pub websocket_v1: OnceLock<Bytes>,
     /// The `cloudevents.json` frame.
     pub websocket_cloudevents: OnceLock<Bytes>,
+    /// The long poll answer that has this message alone, for sessions of this one channel.
+    pub long_poll: OnceLock<Bytes>,
 }
 
 impl Entry {
@@ -50,6 +52,7 @@ impl Entry {
             websocket: OnceLock::new(),
             websocket_v1: OnceLock::new(),
             websocket_cloudevents: OnceLock::new(),
+            long_poll: OnceLock::new(),
         }
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! It knows no runtime, clock or socket: the worker tells the time ([`Shard::tick`]) and polls [`Shard::poll_pump`].
 
+mod ends;
 pub mod reader;
+mod routes;
 pub mod subscription;
 
 use crate::hub::channel::Channel;
@@ -13,9 +15,11 @@ use crate::hub::{Hub, HubError};
 use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
 use crate::model::position::Position;
-use crate::model::session::CloseReason;
+use crate::proto::drain_schedule::Dice;
+use ends::Ends;
 use parking_lot::Mutex;
 use reader::{PendingGap, Read, Reader};
+use routes::Routes;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -25,6 +29,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 pub use crate::hub::log::Start;
+pub use ends::{EndOrder, Order};
 pub use subscription::{Delivery, Subscription};
 
 /// Where the hub leaves word for a shard: which channels have moved. A channel stands in it once at most.
@@ -36,6 +41,7 @@ pub(in crate::hub) struct Inbox {
 #[derive(Debug, Default)]
 struct InboxState {
     moved: Vec<ChannelName>,
+    orders: Vec<Order>,
     waker: Option<Waker>,
 }
 
@@ -51,12 +57,24 @@ impl Inbox {
         }
     }
 
-    fn take(&self, waker: &Waker, into: &mut Vec<ChannelName>) {
+    pub(in crate::hub) fn order(&self, order: Order) {
+        let waker = {
+            let mut state = self.state.lock();
+            state.orders.push(order);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn take(&self, waker: &Waker, into: &mut Vec<ChannelName>) -> Vec<Order> {
         let mut state = self.state.lock();
         std::mem::swap(&mut state.moved, into);
         if !state.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             state.waker = Some(waker.clone());
         }
+        std::mem::take(&mut state.orders)
     }
 }
 
@@ -67,7 +85,6 @@ pub struct Shard {
     worker: usize,
     now_us: Cell<u64>,
     looks: Cell<u32>,
-    ending: Cell<Option<CloseReason>>,
     state: RefCell<State>,
 }
 
@@ -78,6 +95,9 @@ struct State {
     readers: Slab<Reader>,
     wheel: Wheel,
     moved: Vec<ChannelName>,
+    routes: Routes,
+    ends: Ends,
+    dice: Dice,
 }
 
 /// A copy of the part of a channel's log that is kept now; each entry is shared.
@@ -87,11 +107,11 @@ struct Mirror {
     first: u64,
     entries: VecDeque<Arc<Entry>>,
     last: Position,
+    /// The end as of the last time that the readers were woken. Whoever joins or ends copies too, and leaves it to the
+    /// pump to wake the others: the mark stays raised.
+    told: u64,
     policy: Arc<ChannelPolicy>,
     readers: Vec<u32>,
-    /// Up to where the readers were woken: a reader that joins copies what is new before the pump does, and the others
-    /// have to hear of it all the same.
-    told: u64,
 }
 
 impl Mirror {
@@ -137,7 +157,6 @@ impl Shard {
             worker,
             now_us: Cell::new(now_us),
             looks: Cell::new(0),
-            ending: Cell::new(None),
             state: RefCell::default(),
         };
         // The wheel starts at the present tick.
@@ -146,7 +165,7 @@ impl Shard {
     }
 
     /// The hub's clock.
-    pub fn clock(&self) -> crate::hub::clock::Clock {
+    pub fn clock(&self) -> crate::clock::Clock {
         self.hub.clock()
     }
 
@@ -184,9 +203,18 @@ impl Shard {
         cursor: Option<&Cursor>,
         start: Start,
     ) -> Result<Subscription, HubError> {
-        let mut reader = Reader::new();
-        reader.end = self.ending.get();
-        let key = self.state.borrow_mut().readers.insert(reader) as u32;
+        let key = {
+            let state = &mut *self.state.borrow_mut();
+            let mut reader = Reader::new();
+            state.ends.plan_newcomer(
+                state.readers.vacant_key() as u32,
+                &mut reader,
+                self.now_us.get(),
+                &mut state.dice,
+            );
+            state.readers.insert(reader) as u32
+        };
+        self.hub.sessions.fetch_add(1, Ordering::Relaxed);
         let mut subscription = Subscription::new(Rc::clone(self), key, cursor.is_some());
         for channel in channels {
             let position = cursor.map(|cursor| cursor.position(channel));
@@ -201,7 +229,9 @@ impl Shard {
     pub fn poll_pump(&self, cx: &mut Context<'_>, mut fanned_out: impl FnMut(u64)) -> Poll<()> {
         self.now_us.set(self.hub.clock().now_us());
         let mut moved = std::mem::take(&mut self.state.borrow_mut().moved);
-        self.hub.inbox(self.worker).take(cx.waker(), &mut moved);
+        for order in self.hub.inbox(self.worker).take(cx.waker(), &mut moved) {
+            self.obey(order);
+        }
         let state = &mut *self.state.borrow_mut();
         for name in moved.drain(..) {
             let Some(mirror) = state.by_name.get(&name).and_then(|key| state.mirrors.get_mut(*key as usize)) else {
@@ -209,12 +239,14 @@ impl Shard {
             };
             mirror.channel.marks[self.worker].lower();
             mirror.copy(self.worker);
-            let new = (mirror.end() - mirror.told).min(mirror.entries.len() as u64);
-            for entry in mirror.entries.range(mirror.entries.len() - new as usize..) {
+            let end = mirror.end();
+            let moved = mirror.told < end;
+            let new = (end - mirror.told.clamp(mirror.first, end)) as usize;
+            mirror.told = end;
+            for entry in mirror.entries.range(mirror.entries.len() - new..) {
                 fanned_out(entry.published_us);
             }
-            if mirror.told < mirror.end() {
-                mirror.told = mirror.end();
+            if moved {
                 for key in &mirror.readers {
                     state.readers[*key as usize].wake();
                 }
@@ -226,7 +258,7 @@ impl Shard {
 
     /// Tells the time; wakes sessions whose deadline has come. Called about every [`crate::hub::wheel::TICK_MS`].
     pub fn tick(&self) {
-        self.now_us.set(self.hub.clock().now_us());
+        let _ = self.end_due();
         let now_ms = self.now_ms();
         let state = &mut *self.state.borrow_mut();
         while let Some((tick, keys)) = state.wheel.advance(now_ms) {
@@ -242,15 +274,6 @@ impl Shard {
                     state.wheel.file(key, reader.tick);
                 }
             }
-        }
-    }
-
-    /// Asks every session to end, also those that are still to come: each ends after what is already there for it.
-    pub fn end_all(&self, reason: CloseReason) {
-        self.ending.set(Some(reason));
-        for (_, reader) in &mut self.state.borrow_mut().readers {
-            reader.end = Some(reason);
-            reader.wake_anyway();
         }
     }
 
@@ -272,9 +295,9 @@ impl Shard {
                     first: 0,
                     entries: VecDeque::new(),
                     last: Position { epoch: 0, offset: 0 },
+                    told: 0,
                     policy,
                     readers: Vec::new(),
-                    told: 0,
                     channel: Arc::clone(&channel),
                 };
                 let mirror_key = state.mirrors.insert(mirror) as u32;
@@ -283,12 +306,13 @@ impl Shard {
             }
         };
         let mirror = &mut state.mirrors[mirror_key as usize];
-        if mirror.readers.is_empty() {
+        let is_first = mirror.readers.is_empty();
+        if is_first {
             // Interest before the copy: what is appended in between is copied now, and marked once more for nothing.
             channel.marks[self.worker].join();
         }
         mirror.copy(self.worker);
-        if mirror.readers.is_empty() {
+        if is_first {
             mirror.told = mirror.end();
         }
         // A cursor that does not know the channel is of other channels: as one of another epoch.

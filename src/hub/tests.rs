@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::hub::policy::{ChannelPolicy, ConflateKey, SlowConsumer};
-use crate::hub::shard::{Delivery, Shard, Start, Subscription};
+use crate::hub::shard::{Delivery, EndOrder, Shard, Start, Subscription};
 use crate::model::cursor::Cursor;
 use crate::model::message::{Data, Label};
 use crate::model::pattern::ChannelPattern;
-use crate::model::session::{CloseReason, GapReason};
+use crate::model::session::{CloseReason, GapReason, Selector, SessionKind, Transport};
 use proptest::prelude::*;
 use std::rc::Rc;
 use std::task::{Context, Waker};
@@ -264,10 +264,121 @@ fn every_session_is_asked_to_end_after_what_is_there() {
     let mut session = shard.subscribe(&[name("a")], None, Start::Now).expect("room");
     publish(&hub, "a", "1");
     pump(&shard);
-    shard.end_all(CloseReason::Drain);
-    assert_eq!(read(&mut session), ["1", "end:drain"]);
-    let mut late = shard.subscribe(&[name("a")], None, Start::Last(1)).expect("room");
-    assert_eq!(read(&mut late), ["1", "end:drain"], "a client that polls again does not hold the end up");
+    assert_eq!(end(&shard, Selector::All, 0), 1);
+    publish(&hub, "a", "2");
+    assert_eq!(read(&mut session), ["1", "2", "end:drain"], "the last is not pumped yet");
+}
+
+/// Counts how often it wakes.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl std::task::Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_session_hears_of_what_another_copied_first() {
+    let hub = hub(ChannelPolicy::default());
+    let shard = Shard::new(&hub, 0);
+    let sleeper = |text| {
+        let mut session = shard.subscribe(&[name("a")], None, Start::Now).expect("room");
+        let bell = Arc::new(Bell::default());
+        assert!(session.poll_wait(&mut Context::from_waker(&bell.clone().into())).is_pending());
+        publish(&hub, "a", text);
+        (session, bell)
+    };
+    let check = |mut session: Subscription, bell: Arc<Bell>, text| {
+        pump(&shard);
+        assert_eq!(bell.0.load(Ordering::Relaxed), 1);
+        assert_eq!(read(&mut session), [text]);
+    };
+    let (session, bell) = sleeper("1");
+    let joins = shard.subscribe(&[name("a")], None, Start::Now).expect("room");
+    check(session, bell, "1");
+    drop(joins);
+    let mut ends = shard.subscribe(&[name("a"), name("b")], None, Start::Now).expect("room");
+    let (session, bell) = sleeper("2");
+    end(&shard, Selector::Channel(name("b")), 0);
+    assert_eq!(read(&mut ends), ["2", "end:drain"]);
+    check(session, bell, "2");
+}
+
+/// Ends sessions over a window; how many.
+fn end(shard: &Shard, selector: Selector, window_us: u64) -> usize {
+    shard.end_sessions(&EndOrder { selector, reason: CloseReason::Drain, window_us, seed: 1 })
+}
+
+#[test]
+fn sessions_are_ended_by_route_channel_and_kind() {
+    let shard = Shard::new(&hub(ChannelPolicy::default()), 0);
+    let open = |channels: &[&str], transport, route| {
+        let channels: Vec<_> = channels.iter().map(|channel| name(channel)).collect();
+        let mut session = shard.subscribe(&channels, None, Start::Now).expect("room");
+        session.label(SessionKind::Push(transport), route);
+        session
+    };
+    let mut first = open(&["a"], Transport::Sse, "one");
+    let mut second = open(&["a", "b"], Transport::LongPoll, "two");
+    let mut third = open(&["c"], Transport::WebSocket, "two");
+    assert_eq!(end(&shard, Selector::Route("three".into()), 0), 0);
+    assert_eq!(end(&shard, Selector::Channel(name("nowhere")), 0), 0);
+    assert_eq!(end(&shard, Selector::Kind(SessionKind::Push(Transport::Sse)), 0), 1);
+    assert_eq!((read(&mut first).len(), read(&mut second).len()), (1, 0));
+    assert_eq!(end(&shard, Selector::Channel(name("b")), 0), 1);
+    assert_eq!((read(&mut second).len(), read(&mut third).len()), (1, 0));
+    drop(second);
+    assert_eq!(end(&shard, Selector::Route("two".into()), 0), 1);
+    assert_eq!(read(&mut third), ["end:drain"]);
+}
+
+#[test]
+fn planned_ends_come_in_their_window_and_not_to_later_sessions_of_the_same_place() {
+    let hub = hub(ChannelPolicy::default());
+    let shard = Shard::new(&hub, 0);
+    let mut sessions: Vec<_> =
+        (0..20).map(|_| shard.subscribe(&[name("a")], None, Start::Now).expect("room")).collect();
+    assert_eq!(hub.sessions(), 20);
+    assert_eq!(end(&shard, Selector::Channel(name("a")), 50_000), 20);
+    // Another takes the place of one that leaves before its end.
+    sessions.pop();
+    let mut newcomer = shard.subscribe(&[name("a")], None, Start::Now).expect("room");
+    let began_us = hub.clock().now_us();
+    while let Some(next_us) = shard.end_due() {
+        assert!(next_us < began_us + 50_000);
+    }
+    assert!(sessions.iter_mut().all(|session| read(session) == ["end:drain"]));
+    assert_eq!(read(&mut newcomer), [""; 0]);
+    drop((sessions, newcomer));
+    assert_eq!(hub.sessions(), 0);
+}
+
+#[test]
+fn the_earliest_of_several_ends_counts() {
+    let hub = hub(ChannelPolicy::default());
+    let shard = Shard::new(&hub, 0);
+    let mut session = shard.subscribe(&[name("a")], None, Start::Now).expect("room");
+    let now_us = hub.clock().now_us();
+    session.end_at(now_us + 3_600_000_000, CloseReason::Operator);
+    session.end_at(now_us, CloseReason::CredentialEnded);
+    session.end_at(now_us + 3_600_000_000, CloseReason::RouteRemoved);
+    assert!(shard.end_due().is_some_and(|next_us| next_us > now_us));
+    assert_eq!(read(&mut session), ["end:credential_ended"]);
+}
+
+#[test]
+fn who_comes_while_all_end_ends_too_and_what_is_left_is_cut() {
+    let shard = Shard::new(&hub(ChannelPolicy::default()), 0);
+    assert_eq!(end(&shard, Selector::All, 1000), 0);
+    let mut late = shard.subscribe(&[name("a")], None, Start::Now).expect("room");
+    while shard.end_due().is_some() {}
+    assert_eq!(read(&mut late), ["end:drain"]);
+    late.label(SessionKind::Push(Transport::WebSocket), "one");
+    assert!(!late.is_cut());
+    assert_eq!(shard.cut_sessions(), [0, 1, 0, 0]);
+    assert!(late.is_cut());
 }
 
 #[derive(Debug, Clone)]

@@ -54,11 +54,17 @@ pub enum CloseReason {
     Upstream,
     /// The backend closed it.
     Backend,
+    /// An operator asked for it.
+    Operator,
+    /// Its route is no longer in the configuration.
+    RouteRemoved,
+    /// What let its client in is no longer valid.
+    CredentialEnded,
 }
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Done,
         Self::ClientGone,
         Self::Drain,
@@ -72,6 +78,9 @@ impl CloseReason {
         Self::Malformed,
         Self::Upstream,
         Self::Backend,
+        Self::Operator,
+        Self::RouteRemoved,
+        Self::CredentialEnded,
     ];
 
     /// The word in metrics and logs.
@@ -90,14 +99,22 @@ impl CloseReason {
             Self::Malformed => "malformed",
             Self::Upstream => "upstream",
             Self::Backend => "backend",
+            Self::Operator => "operator",
+            Self::RouteRemoved => "route_removed",
+            Self::CredentialEnded => "credential_ended",
         }
+    }
+
+    /// Whether the client should come back: its session ends here for no fault of its own, and goes on elsewhere.
+    pub fn is_moved(self) -> bool {
+        matches!(self, Self::Drain | Self::Operator)
     }
 
     /// The WebSocket close code (RFC 6455 §7.4; 4000–4999 are pushbridge's own).
     pub fn close_code(self) -> u16 {
         match self {
             Self::Done | Self::ClientGone | Self::Backend => 1000,
-            Self::Drain => 1012,
+            Self::Drain | Self::Operator => 1012,
             Self::Protocol => 1002,
             Self::BadUtf8 => 1007,
             Self::Policy => 1008,
@@ -105,10 +122,56 @@ impl CloseReason {
             Self::Upstream => 1011,
             Self::Gap => 4001,
             Self::Malformed => 4400,
+            Self::CredentialEnded => 4401,
+            Self::RouteRemoved => 4404,
             Self::Idle => 4408,
             Self::Slow => 4413,
         }
     }
+}
+
+/// What a session is to those who count and close it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SessionKind {
+    /// A client on channels.
+    Push(Transport),
+    /// Bytes between a client and a backend that have no natural end: a tunnel, or a backend's event stream.
+    Proxied,
+}
+
+impl SessionKind {
+    /// All of them.
+    pub const ALL: [Self; 4] =
+        [Self::Push(Transport::Sse), Self::Push(Transport::WebSocket), Self::Push(Transport::LongPoll), Self::Proxied];
+
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Push(transport) => transport.as_str(),
+            Self::Proxied => "proxied",
+        }
+    }
+
+    /// Where it stands in [`SessionKind::ALL`].
+    pub fn index(self) -> usize {
+        match self {
+            Self::Push(transport) => transport as usize,
+            Self::Proxied => 3,
+        }
+    }
+}
+
+/// Which sessions are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    /// All that there are, and those that come in the window or later.
+    All,
+    /// Those of one kind.
+    Kind(SessionKind),
+    /// Those of one route, by its name.
+    Route(std::sync::Arc<str>),
+    /// Those that are on a channel, whatever else they are on.
+    Channel(super::channel::ChannelName),
 }
 
 /// Why a stretch of a channel can't be replayed.
@@ -146,4 +209,14 @@ pub struct Gap {
     pub channels: Vec<super::channel::ChannelName>,
     /// Why.
     pub reason: GapReason,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_stand_where_they_say() {
+        assert_eq!(SessionKind::ALL.map(SessionKind::index), [0, 1, 2, 3]);
+    }
 }

@@ -85,6 +85,11 @@ impl HeadWatch {
         self.state == State::Start && self.line.is_empty()
     }
 
+    /// Whether a head has begun and not ended.
+    pub fn is_in_head(&self) -> bool {
+        self.state == State::Fields || self.state == State::Start && !self.line.is_empty()
+    }
+
     /// Whether the next request, or one before it, was ambiguous. To be asked once for each, in their order.
     pub fn next_is_ambiguous(&mut self) -> bool {
         self.asked += 1;

@@ -1,5 +1,6 @@
 //! One body type for both directions and both HTTP versions.
 
+use crate::server::limits::InFlight;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -10,7 +11,10 @@ use std::task::{Context, Poll, ready};
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A request's or response's body.
-pub struct Body(Inner);
+pub struct Body {
+    inner: Inner,
+    _counted: Option<InFlight>,
+}
 
 enum Inner {
     Empty,
@@ -23,30 +27,41 @@ enum Inner {
 impl Body {
     /// No body.
     pub fn empty() -> Self {
-        Self(Inner::Empty)
+        Inner::Empty.into()
     }
 
     /// A whole body.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self(if bytes.is_empty() { Inner::Empty } else { Inner::Full(bytes) })
+        if bytes.is_empty() { Inner::Empty } else { Inner::Full(bytes) }.into()
+    }
+
+    /// The same, and its request counts as under way until it is dropped.
+    pub(in crate::server) fn counted(self, request: InFlight) -> Self {
+        Self { _counted: Some(request), ..self }
     }
 
     /// Any other body.
     pub fn boxed(body: impl HttpBody<Data = Bytes, Error = BodyError> + 'static) -> Self {
-        Self(Inner::Boxed(Box::pin(body)))
+        Inner::Boxed(Box::pin(body)).into()
+    }
+}
+
+impl From<Inner> for Body {
+    fn from(inner: Inner) -> Self {
+        Self { inner, _counted: None }
     }
 }
 
 impl From<Incoming> for Body {
     fn from(body: Incoming) -> Self {
-        Self(if body.is_end_stream() { Inner::Empty } else { Inner::Incoming(body) })
+        if body.is_end_stream() { Inner::Empty } else { Inner::Incoming(body) }.into()
     }
 }
 
 impl From<h2::RecvStream> for Body {
     fn from(body: h2::RecvStream) -> Self {
-        Self(if body.is_end_stream() { Inner::Empty } else { Inner::H2(body) })
+        if body.is_end_stream() { Inner::Empty } else { Inner::H2(body) }.into()
     }
 }
 
@@ -55,7 +70,7 @@ impl HttpBody for Body {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.get_mut().0 {
+        match &mut self.get_mut().inner {
             Inner::Empty => Poll::Ready(None),
             inner @ Inner::Full(_) => match std::mem::replace(inner, Inner::Empty) {
                 Inner::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
@@ -81,7 +96,7 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.inner {
             Inner::Empty => true,
             Inner::Full(_) => false,
             Inner::Incoming(body) => body.is_end_stream(),
@@ -91,7 +106,7 @@ impl HttpBody for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.inner {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Incoming(body) => body.size_hint(),

@@ -2,8 +2,8 @@
 
 use crate::proto::problem::{MEDIA_TYPE, Problem};
 use crate::server::io::Io;
-use crate::server::limits::{ConnectionCount, Permit, Refused, ServerLimits};
-use crate::server::listener::{ListenerSettings, Protocol};
+use crate::server::limits::{ConnectionCount, Leave, Permit, Refused, ServerLimits};
+use crate::server::listener::{Endpoint, ListenerSettings, Protocol};
 use crate::server::request_id::RequestId;
 use crate::server::resets::Resets;
 use crate::server::{Handler, Peer, TlsPeer, Trust, h1, h2};
@@ -20,7 +20,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::watch;
 
 /// The first bytes of an HTTP/2 connection with prior knowledge (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -36,18 +36,26 @@ pub struct Server {
     pub limits: Arc<ArcSwap<ServerLimits>>,
     /// The connections of all workers.
     pub count: Arc<ConnectionCount>,
+    /// Whether clients are asked to go.
+    pub leave: watch::Receiver<Leave>,
     /// The worker's metrics.
     pub metrics: Rc<WorkerMetrics>,
 }
 
-/// What the connections of one listener share.
-pub(in crate::server) struct Endpoint {
-    pub(in crate::server) settings: ListenerSettings,
-    pub(in crate::server) tls: Option<TlsAcceptor>,
+impl Server {
+    /// Whether clients are asked to go, now.
+    pub(in crate::server) fn leave(&self) -> Leave {
+        *self.leave.borrow()
+    }
 }
 
 /// Serves one accepted connection to its end.
-pub(in crate::server) async fn serve(server: Rc<Server>, endpoint: Rc<Endpoint>, mut tcp: TcpStream, from: SocketAddr) {
+pub(in crate::server) async fn serve(
+    server: Rc<Server>,
+    endpoint: Arc<Endpoint>,
+    mut tcp: TcpStream,
+    from: SocketAddr,
+) {
     let Some(permit) = admit(&server, &endpoint, &mut tcp, from).await else { return };
     let limits = server.limits.load_full();
     let mut peer = Peer {
@@ -86,6 +94,8 @@ pub(in crate::server) async fn serve(server: Rc<Server>, endpoint: Rc<Endpoint>,
         Protocol::Http1 => "http/1.1",
     };
     let open = Open { _permit: permit, _counted: server.metrics.connection_opened(&endpoint.settings.name, version) };
+    // A connection may live for days; what it began with may not.
+    drop((endpoint, limits));
     match protocol {
         Protocol::H2 => {
             let resets = Rc::default();

@@ -1,6 +1,6 @@
 //! The `Date` field (RFC 9110 §6.6.1).
 
-use crate::hub::clock::unix_ms;
+use crate::clock::unix_ms;
 use std::cell::RefCell;
 use time::OffsetDateTime;
 

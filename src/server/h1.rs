@@ -13,6 +13,7 @@ use crate::server::body::Body;
 use crate::server::connection::{Open, Server};
 use crate::server::date::http_date;
 use crate::server::io::Io;
+use crate::server::limits::Leave;
 use crate::server::link::{Framing, Link};
 use crate::server::{Answer, Hold, Peer, problem};
 use crate::telemetry::metrics::Refusal;
@@ -25,10 +26,12 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 /// A session that is to take the connection over.
 struct TakeOver {
@@ -48,6 +51,11 @@ struct Shared {
 }
 
 impl Shared {
+    /// Whether a head is to come now: the first one, or one that has begun.
+    fn awaits_head(&self) -> bool {
+        self.version.get().is_none() || self.watch.borrow().is_in_head()
+    }
+
     /// Whether a client that was answered has not asked for more.
     fn is_idle(&self) -> bool {
         self.version.get().is_some() && self.watch.borrow().is_between_requests()
@@ -73,26 +81,43 @@ async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>) -> Op
     let service = Service { server: Rc::clone(server), peer, shared: Rc::clone(&shared) };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.request_header_timeout)
+        .header_read_timeout(limits.idle_timeout)
         .max_buf_size(limits.request_header_bytes_max.max(8192))
         .max_header_size(limits.request_header_bytes_max)
         .half_close(false)
         .serve_connection(TokioIo::new(io), service);
+    let mut head_timer = pin!(HeadTimer { limit: limits.request_header_timeout, sleep: None });
     drop(limits);
-    let ended = poll_fn(|cx| match connection.poll_without_shutdown(cx) {
-        Poll::Ready(result) => Poll::Ready(Some(result)),
-        Poll::Pending if shared.take_over.borrow().is_some() && !shared.unflushed.get() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
+    let mut leave = server.leave.clone();
+    let mut leaving = pin!(leave.wait_for(|leave| *leave == Leave::Now));
+    let mut asked = false;
+    let ended = poll_fn(|cx| {
+        if !asked && leaving.as_mut().poll(cx).is_ready() {
+            asked = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        match connection.poll_without_shutdown(cx) {
+            Poll::Ready(result) => Poll::Ready(Ended::ByHyper(result)),
+            Poll::Pending if shared.take_over.borrow().is_some() && !shared.unflushed.get() => {
+                Poll::Ready(Ended::TakenOver)
+            }
+            Poll::Pending => head_timer.as_mut().poll(&shared, cx).map(|()| Ended::HeadTooSlow),
+        }
     })
     .await;
     let parts = connection.into_parts();
     let io = parts.io.into_inner();
     match ended {
-        None => {
+        Ended::HeadTooSlow => {
+            server.metrics.refused(Refusal::HeaderTimeout);
+            io.io.close().await;
+            None
+        }
+        Ended::TakenOver => {
             let unread = [parts.read_buf.as_ref(), io.unread.as_ref()].concat();
             shared.take_over.take().map(|take_over| (take_over, io.io, unread.into()))
         }
-        Some(result) => {
+        Ended::ByHyper(result) => {
             let Err(error) = result else {
                 io.io.close().await;
                 return None;
@@ -107,6 +132,32 @@ async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>) -> Op
             }
             None
         }
+    }
+}
+
+/// Why hyper has no more to do with a connection.
+enum Ended {
+    ByHyper(hyper::Result<()>),
+    TakenOver,
+    HeadTooSlow,
+}
+
+/// Bounds the time of a request's head. hyper has one timer for a head and for the pause before it; a pause may be
+/// long, a head may not.
+struct HeadTimer {
+    limit: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl HeadTimer {
+    /// Ready when a head that has begun took too long.
+    fn poll(mut self: Pin<&mut Self>, shared: &Shared, cx: &mut Context<'_>) -> Poll<()> {
+        if !shared.awaits_head() {
+            self.sleep = None;
+            return Poll::Pending;
+        }
+        let limit = self.limit;
+        self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit))).as_mut().poll(cx)
     }
 }
 
@@ -163,10 +214,18 @@ impl hyper::service::Service<http::Request<Incoming>> for Service {
         let version = request.version();
         self.shared.version.set(Some(version));
         let shared = Rc::clone(&self.shared);
-        let answer = self.server.handler.handle(request.map(Body::from), Rc::clone(&self.peer));
+        let server = Rc::clone(&self.server);
+        let request_counted = server.count.begin();
+        let answer = server.handler.handle(request.map(Body::from), Rc::clone(&self.peer));
         Box::pin(async move {
             match answer.await {
-                Answer::Response(response) => Ok(response),
+                Answer::Response(mut response) => {
+                    if server.leave() != Leave::Stay && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+                        let close = http::HeaderValue::from_static("close");
+                        response.headers_mut().insert(http::header::CONNECTION, close);
+                    }
+                    Ok(response.map(|body| body.counted(request_counted)))
+                }
                 Answer::Hold(hold) => {
                     *shared.take_over.borrow_mut() = Some(TakeOver { hold, version });
                     std::future::pending().await

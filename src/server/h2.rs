@@ -6,6 +6,7 @@
 use crate::server::body::Body;
 use crate::server::connection::Server;
 use crate::server::date::http_date;
+use crate::server::limits::Leave;
 use crate::server::link::Link;
 use crate::server::resets::Resets;
 use crate::server::{Answer, Hold, Peer, Response};
@@ -32,8 +33,6 @@ const LOCAL_ERROR_RESETS_MAX: usize = 1024;
 /// Request bodies: what a client may send ahead of the backend on one stream, and on the connection.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// A connection without a stream is closed after this long.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long an idle client has to answer that it heard of the close.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -73,14 +72,25 @@ where
         Err(_) => return server.metrics.refused(Refusal::HeaderTimeout),
     };
     let mut streams = Streams::new();
-    let mut idle = pin!(tokio::time::sleep(IDLE_TIMEOUT));
+    let mut idle = pin!(tokio::time::sleep(limits.idle_timeout));
+    let mut leave = server.leave.clone();
+    // A connection that comes while clients are asked to go is asked after its first request.
+    let mut leaving = pin!(leave.wait_for({
+        let before = server.leave();
+        move |leave| *leave > before
+    }));
+    let mut asked = false;
     let mut said_goodbye = false;
     poll_fn(|cx| {
+        if !asked && leaving.as_mut().poll(cx).is_ready() {
+            asked = true;
+            connection.graceful_shutdown();
+        }
         if poll_connection(&server, &peer, &resets, &mut connection, &mut streams, cx).is_ready() {
             return Poll::Ready(());
         }
         if !streams.is_empty() {
-            idle.as_mut().reset(tokio::time::Instant::now() + IDLE_TIMEOUT);
+            idle.as_mut().reset(tokio::time::Instant::now() + limits.idle_timeout);
         } else if idle.as_mut().poll(cx).is_ready() {
             if said_goodbye {
                 // It does not answer the last ping.
@@ -125,6 +135,9 @@ where
         match ready!(accepted) {
             Some(Ok((request, respond))) => {
                 streams.push(Box::pin(answer(Rc::clone(server), Rc::clone(peer), Rc::clone(resets), request, respond)));
+                if server.leave() != Leave::Stay {
+                    connection.graceful_shutdown();
+                }
             }
             Some(Err(error)) => {
                 // What the client did wrong, not what it complains of.
@@ -147,6 +160,7 @@ async fn answer(
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) -> Next {
+    let _counted = server.count.begin();
     let (parts, receive) = request.into_parts();
     let is_head = parts.method == http::Method::HEAD;
     // An extended CONNECT's stream is the session's, in both directions: it may not be read as a body.

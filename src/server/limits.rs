@@ -16,8 +16,10 @@ pub struct ServerLimits {
     pub connections_per_ip_max: usize,
     /// Concurrent streams of one HTTP/2 connection.
     pub streams_per_connection_max: u32,
-    /// From the accept (or the end of the request before) to a whole request head.
+    /// From the accept, or from the first byte of a later request, to a whole request head.
     pub request_header_timeout: Duration,
+    /// How long a connection is kept that has nothing to do.
+    pub idle_timeout: Duration,
     /// The size of a request head.
     pub request_header_bytes_max: usize,
     /// From the accept to the end of the TLS handshake.
@@ -31,10 +33,23 @@ impl Default for ServerLimits {
             connections_per_ip_max: 1000,
             streams_per_connection_max: 1000,
             request_header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
             request_header_bytes_max: 32 * 1024,
             tls_handshake_timeout: Duration::from_secs(10),
         }
     }
+}
+
+/// Whether clients are asked to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Leave {
+    /// Connections stay.
+    Stay,
+    /// Connections end after an answer: `Connection: close` (RFC 9112 §9.6), GOAWAY (RFC 9113 §6.8). What they carry
+    /// is finished.
+    AfterAnswer,
+    /// Idle connections end, too.
+    Now,
 }
 
 /// Why a connection gets no permit.
@@ -46,10 +61,11 @@ pub enum Refused {
     PerIp,
 }
 
-/// Counts open connections, in all and by address.
+/// Counts open connections, in all and by address, and the requests on them.
 #[derive(Debug, Default)]
 pub struct ConnectionCount {
     open: AtomicUsize,
+    requests: AtomicUsize,
     by_ip: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -83,9 +99,30 @@ impl ConnectionCount {
         Ok(Permit { count: Arc::clone(self), ip })
     }
 
+    /// Counts a request as under way until the guard is dropped.
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    /// How many requests are under way; held responses and WebSockets are none any more.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
     /// How many are open.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub struct InFlight(Arc<ConnectionCount>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

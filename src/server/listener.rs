@@ -1,14 +1,15 @@
 //! Where clients connect: the checked listener and its accept loop.
 
-use crate::server::connection::{self, Endpoint, Server};
+use crate::server::connection::{self, Server};
 use crate::server::tls::TlsSettings;
-use socket2::{Domain, Socket, Type};
+use arc_swap::ArcSwap;
+use socket2::{Domain, SockRef, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 /// A checked listener.
@@ -81,19 +82,42 @@ fn socket(address: SocketAddr, share: Share) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Accepts connections until dropped; each is served in a task of its own.
-pub async fn accept(server: Rc<Server>, settings: ListenerSettings, tls: Option<TlsAcceptor>, listener: TcpListener) {
-    let endpoint = Rc::new(Endpoint { settings, tls });
+/// What a listener does with the next connection; swapped whole by a reload. Connections that stand keep theirs.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// What the configuration says.
+    pub settings: ListenerSettings,
+    /// Ends TLS, with the certificates of the configuration.
+    pub tls: Option<TlsAcceptor>,
+}
+
+/// Accepts connections until dropped; each is served in a task of its own, as the endpoint is at that moment.
+pub async fn accept(server: Rc<Server>, endpoint: Arc<ArcSwap<Endpoint>>, listener: Rc<TcpListener>) {
     loop {
         match listener.accept().await {
-            Ok((tcp, from)) => {
-                tokio::task::spawn_local(connection::serve(Rc::clone(&server), Rc::clone(&endpoint), tcp, from));
-            }
+            Ok((tcp, from)) => begin(&server, &endpoint, tcp, from),
             Err(error) => {
                 // Out of files, most likely: what is open goes on, and new clients wait in the kernel.
-                tracing::error!(listener = %endpoint.settings.name, %error, "accept failed");
+                tracing::error!(listener = %endpoint.load().settings.name, %error, "accept failed");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
+}
+
+/// Accepts what the kernel has already taken for a listener that is about to close: these clients came in time.
+pub fn accept_waiting(server: &Rc<Server>, endpoint: &ArcSwap<Endpoint>, listener: &TcpListener) {
+    // Past the reactor, which may not have heard of the last ones yet.
+    let socket = SockRef::from(listener);
+    for _ in 0..BACKLOG {
+        let Ok((tcp, from)) = socket.accept() else { return };
+        let Some(from) = from.as_socket() else { continue };
+        let tcp = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp.into()));
+        let Ok(tcp) = tcp else { continue };
+        begin(server, endpoint, tcp, from);
+    }
+}
+
+fn begin(server: &Rc<Server>, endpoint: &ArcSwap<Endpoint>, tcp: TcpStream, from: SocketAddr) {
+    tokio::task::spawn_local(connection::serve(Rc::clone(server), endpoint.load_full(), tcp, from));
 }

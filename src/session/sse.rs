@@ -10,6 +10,7 @@ use crate::server::{Held, Link};
 use crate::telemetry::metrics::WorkerMetrics;
 use futures_util::future::LocalBoxFuture;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::LazyLock;
@@ -17,6 +18,8 @@ use std::task::{Context, Poll};
 
 /// How long an `EventSource` waits before it reconnects, unless told otherwise.
 pub const RETRY_MS: u64 = 2000;
+/// How long an `EventSource` waits that was sent away: by chance, one of these.
+const MOVED_RETRY_MS: Range<u64> = 250..5000;
 /// How long a client may take nothing before the session is closed.
 pub const STALL_MS_MAX: u64 = 60_000;
 /// How long the clean end may take.
@@ -79,6 +82,11 @@ impl Future for Session {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        if this.subscription.is_cut() {
+            let reason = if let State::Ending(reason) = this.state { reason } else { CloseReason::Drain };
+            this.close(reason);
+            return Poll::Ready(());
+        }
         let polled = match this.state {
             State::Open => this.poll_open(cx),
             State::Ending(reason) => this.poll_ending(reason, cx),
@@ -129,7 +137,14 @@ impl Session {
                     self.link.push(&sse::gap(&gap, &self.subscription.cursor().encode()));
                 }
                 Delivery::Conflated(messages) => self.metrics.conflated(messages),
-                Delivery::End(reason) => return Some(reason),
+                Delivery::End(reason) => {
+                    if reason.is_moved() {
+                        let retry_ms = self.subscription.chance(MOVED_RETRY_MS);
+                        self.link.push(&sse::retry(retry_ms));
+                    }
+                    self.last_sent_ms = self.subscription.shard().now_ms();
+                    return Some(reason);
+                }
             }
             self.last_sent_ms = self.subscription.shard().now_ms();
         }

@@ -46,6 +46,8 @@ pub struct Opening<'a> {
     pub head: http::Response<()>,
     /// How the session is run.
     pub settings: BridgeSettings,
+    /// The route's name.
+    pub route: &'a str,
     /// Who answers.
     pub backend: Rc<dyn Backend>,
     /// Where channels are read.
@@ -145,7 +147,7 @@ impl Held for Session {
 /// # Errors
 /// What to answer the client instead.
 pub async fn open(opening: Opening<'_>) -> Result<Opened, Refused> {
-    let feed = HubFeed::new(Rc::clone(&opening.shard))?;
+    let feed = HubFeed::new(Rc::clone(&opening.shard), opening.route)?;
     let (head, start) =
         open_with(opening.fields, opening.head, opening.settings, opening.backend, opening.metrics, feed).await?;
     Ok(Opened { head, session: Session(start) })

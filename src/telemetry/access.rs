@@ -2,9 +2,15 @@
 //!
 //! A line never has the query, a payload or a header field: tokens travel in them.
 
+use crate::clock::unix_ms;
+use crate::telemetry::log::LogFormat;
+use std::cell::RefCell;
 use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
+use time::OffsetDateTime;
 
 /// The target of access lines, for filters.
 pub const TARGET: &str = "pushbridge::access";
@@ -35,30 +41,112 @@ pub struct Line<'a> {
     pub protocol: &'a str,
 }
 
+/// Lines gather in each worker until there are so many bytes, or until [`flush`]: a write for each line would cost more
+/// than all else that a small request does.
+const GATHERED_BYTES_MAX: usize = 16 * 1024;
+
+/// How lines are written: as the log was started, for the whole process.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+thread_local! {
+    static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+}
+
 impl Line<'_> {
-    /// Writes the line, if the access log is on; else it costs one look at a flag.
+    /// Writes the line, if the access log is on; else it costs one look at a flag. It is seen after the next [`flush`].
     pub fn emit(&self) {
-        tracing::info!(
-            target: TARGET,
-            {
-                client.addr = %self.client,
-                method = self.method.as_str(),
-                path = loggable(self.path),
-                route = self.route,
-                status = self.status,
-                bytes = self.bytes,
-                duration_ms = self.duration.as_secs_f64() * 1000.0,
-                request_id = %self.request_id,
-                protocol = self.protocol,
-            },
-            "request"
-        );
+        if !Self::enabled() {
+            return;
+        }
+        let full = GATHERED.with_borrow_mut(|lines| {
+            // Writing into memory does not fail.
+            let _ = match FORMAT.get().unwrap_or(&LogFormat::Json) {
+                LogFormat::Json => self.write_json(lines, unix_ms()),
+                LogFormat::Text => self.write_text(lines, unix_ms()),
+            };
+            lines.len() >= GATHERED_BYTES_MAX
+        });
+        if full {
+            flush();
+        }
     }
 
     /// Whether lines are written at all, for callers that would have to prepare one.
     pub fn enabled() -> bool {
         tracing::enabled!(target: TARGET, tracing::Level::INFO)
     }
+
+    /// The same fields, in the same form, as all other log lines have.
+    fn write_json(&self, out: &mut Vec<u8>, now_ms: u64) -> io::Result<()> {
+        write!(out, "{{\"timestamp\":\"{}\",\"level\":\"INFO\",\"message\":\"request\"", timestamp(now_ms))?;
+        write!(out, ",\"client.addr\":\"{}\",\"method\":", self.client)?;
+        serde_json::to_writer(&mut *out, self.method.as_str())?;
+        out.extend_from_slice(b",\"path\":");
+        serde_json::to_writer(&mut *out, loggable(self.path))?;
+        if let Some(route) = self.route {
+            out.extend_from_slice(b",\"route\":");
+            serde_json::to_writer(&mut *out, route)?;
+        }
+        if let Some(status) = self.status {
+            write!(out, ",\"status\":{status}")?;
+        }
+        if let Some(bytes) = self.bytes {
+            write!(out, ",\"bytes\":{bytes}")?;
+        }
+        let duration_us = self.duration.as_micros();
+        write!(out, ",\"duration_ms\":{}.{:03}", duration_us / 1000, duration_us % 1000)?;
+        write!(out, ",\"request_id\":\"{}\",\"protocol\":\"{}\"", self.request_id, self.protocol)?;
+        writeln!(out, ",\"target\":\"{TARGET}\"}}")
+    }
+
+    fn write_text(&self, out: &mut Vec<u8>, now_ms: u64) -> io::Result<()> {
+        write!(out, "{}  INFO request client.addr={} ", timestamp(now_ms), self.client)?;
+        write!(out, "method={} path={:?}", self.method, loggable(self.path))?;
+        if let Some(route) = self.route {
+            write!(out, " route={route:?}")?;
+        }
+        if let Some(status) = self.status {
+            write!(out, " status={status}")?;
+        }
+        if let Some(bytes) = self.bytes {
+            write!(out, " bytes={bytes}")?;
+        }
+        let duration_us = self.duration.as_micros();
+        write!(out, " duration_ms={}.{:03}", duration_us / 1000, duration_us % 1000)?;
+        writeln!(out, " request_id={} protocol={:?}", self.request_id, self.protocol)
+    }
+}
+
+/// Lines are written in this form from now on; the first call counts.
+pub(super) fn set_format(format: LogFormat) {
+    let _ = FORMAT.set(format);
+}
+
+/// Writes this worker's lines to stderr; called a few times a second, and at the worker's end.
+pub fn flush() {
+    GATHERED.with_borrow_mut(|lines| {
+        if !lines.is_empty() {
+            // Nobody can be told that the log can't be written.
+            let _ = io::stderr().write_all(lines);
+            lines.clear();
+            lines.shrink_to(GATHERED_BYTES_MAX);
+        }
+    });
+}
+
+/// RFC 3339, in milliseconds; the part up to the second is made once a second.
+fn timestamp(now_ms: u64) -> String {
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != now_ms / 1000 || text.is_empty() {
+            *second = now_ms / 1000;
+            let now = OffsetDateTime::from_unix_timestamp(*second as i64).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+            let (year, month, day) = now.to_calendar_date();
+            let (hour, minute, second) = now.to_hms();
+            *text = format!("{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}", u8::from(month));
+        }
+        format!("{text}.{:03}Z", now_ms % 1000)
+    })
 }
 
 /// The path without its query, cut to [`PATH_BYTES_MAX`] at a character's border.
@@ -70,6 +158,46 @@ fn loggable(path: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn line<'a>(method: &'a http::Method, path: &'a str) -> Line<'a> {
+        Line {
+            client: ([127, 0, 0, 1], 5).into(),
+            method,
+            path,
+            route: Some("r\"1"),
+            status: Some(200),
+            bytes: None,
+            duration: Duration::from_micros(1_234_567),
+            request_id: &"0f",
+            protocol: "h2",
+        }
+    }
+
+    #[test]
+    fn a_line_is_json_with_the_fields_of_all_lines() {
+        let mut out = Vec::new();
+        line(&http::Method::GET, "/a\"b?token=secret").write_json(&mut out, 784_111_777_089).expect("written");
+        let json: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "timestamp": "1994-11-06T08:49:37.089Z", "level": "INFO", "message": "request",
+                "client.addr": "127.0.0.1:5", "method": "GET", "path": "/a\"b", "route": "r\"1", "status": 200,
+                "duration_ms": 1234.567, "request_id": "0f", "protocol": "h2", "target": "pushbridge::access"
+            })
+        );
+    }
+
+    #[test]
+    fn a_line_for_people_has_them_too() {
+        let mut out = Vec::new();
+        line(&http::Method::GET, "/a").write_text(&mut out, 784_111_777_089).expect("written");
+        assert_eq!(
+            String::from_utf8(out).expect("text"),
+            "1994-11-06T08:49:37.089Z  INFO request client.addr=127.0.0.1:5 method=GET path=\"/a\" route=\"r\\\"1\" \
+             status=200 duration_ms=1234.567 request_id=0f protocol=\"h2\"\n"
+        );
+    }
 
     #[test]
     fn a_path_loses_its_query_and_its_length() {

@@ -3,10 +3,14 @@
 //! A bare level holds for pushbridge itself; other crates keep to warnings, since at `trace` they would write out what
 //! must never be in a log: fields, tokens, payloads.
 
+use std::fmt;
+use std::io::IsTerminal as _;
+use std::sync::Arc;
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::reload;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,39 +69,55 @@ pub fn check_level(level: &str) -> Result<(), FilterError> {
     EnvFilter::try_new(level).map(drop).map_err(|error| FilterError::Directive(level.to_owned(), error.to_string()))
 }
 
-/// Starts logging for the whole process; a second call changes nothing.
-pub fn start(settings: &LogSettings) {
+/// The level of a log that has started; clones change the same one.
+#[derive(Clone)]
+pub struct LogLevel(Arc<dyn Fn(EnvFilter) + Send + Sync>);
+
+impl LogLevel {
+    /// Adopts the level and the access log of other settings; the format stays.
+    pub fn adopt(&self, settings: &LogSettings) {
+        (self.0)(filter(settings));
+    }
+
+    fn of<S: 'static>(handle: reload::Handle<EnvFilter, S>) -> Self {
+        // It fails only when the log is gone, and then there is nothing to change.
+        Self(Arc::new(move |filter| drop(handle.reload(filter))))
+    }
+}
+
+impl fmt::Debug for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogLevel").finish_non_exhaustive()
+    }
+}
+
+/// Starts logging for the whole process; a second call starts nothing, and its level changes nothing.
+pub fn start(settings: &LogSettings) -> LogLevel {
     use tracing_subscriber::util::SubscriberInitExt;
-    let _ = match settings.format {
-        LogFormat::Json => json(settings, std::io::stderr).try_init(),
-        LogFormat::Text => text(settings, std::io::stderr).try_init(),
-    };
+    crate::telemetry::access::set_format(settings.format);
+    let (subscriber, level) = subscriber(settings, std::io::stderr);
+    let _ = subscriber.try_init();
+    level
 }
 
-fn json<W>(settings: &LogSettings, writer: W) -> impl Subscriber + Send + Sync + use<W>
+fn subscriber<W>(settings: &LogSettings, writer: W) -> (Box<dyn Subscriber + Send + Sync>, LogLevel)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt()
-        .with_env_filter(filter(settings))
-        .with_writer(writer)
-        .json()
-        .flatten_event(true)
-        .with_current_span(false)
-        .with_span_list(false)
-        .finish()
-}
-
-fn text<W>(settings: &LogSettings, writer: W) -> impl Subscriber + Send + Sync + use<W>
-where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
-{
-    tracing_subscriber::fmt()
-        .with_env_filter(filter(settings))
-        .with_writer(writer)
-        .with_target(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .finish()
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(settings)).with_writer(writer);
+    match settings.format {
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            let builder = builder.with_filter_reloading();
+            let level = LogLevel::of(builder.reload_handle());
+            (Box::new(builder.finish()), level)
+        }
+        LogFormat::Text => {
+            let builder = builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
+            let level = LogLevel::of(builder.reload_handle());
+            (Box::new(builder.finish()), level)
+        }
+    }
 }
 
 /// The filter by the settings. What can't be read is `info`: [`check_level`] has told of it before.
@@ -125,8 +145,6 @@ mod tests {
     use crate::telemetry::access::Line;
     use parking_lot::Mutex;
     use std::io::{self, Write};
-    use std::sync::Arc;
-    use std::time::Duration;
 
     /// Keeps what is logged.
     #[derive(Clone, Default)]
@@ -148,48 +166,14 @@ mod tests {
         let settings = LogSettings { format, level: level.to_owned(), access_log };
         let made = lines.clone();
         let writer = move || made.clone();
-        match format {
-            LogFormat::Json => tracing::subscriber::with_default(json(&settings, writer), act),
-            LogFormat::Text => tracing::subscriber::with_default(text(&settings, writer), act),
-        }
+        tracing::subscriber::with_default(subscriber(&settings, writer).0, act);
         let bytes = lines.0.lock().clone();
         String::from_utf8(bytes).expect("UTF-8")
     }
 
-    fn access_line() {
-        Line {
-            client: ([192, 0, 2, 1], 4711).into(),
-            method: &http::Method::GET,
-            path: "/prices/ACME?access_token=hunter2",
-            route: Some("prices"),
-            status: Some(200),
-            bytes: None,
-            duration: Duration::from_micros(1500),
-            request_id: &"00c0ffee",
-            protocol: "h2",
-        }
-        .emit();
-    }
-
     #[test]
-    fn an_access_line_is_one_flat_json_object() {
-        let line = logged(LogFormat::Json, "info", AccessLog::On, access_line);
-        let mut value: serde_json::Value = serde_json::from_str(&line).expect("one JSON object");
-        value.as_object_mut().expect("an object").remove("timestamp").expect("a timestamp");
-        assert_eq!(
-            value,
-            serde_json::json!({
-                "level": "INFO", "target": "pushbridge::access", "message": "request", "client.addr": "192.0.2.1:4711",
-                "method": "GET", "path": "/prices/ACME", "route": "prices", "status": 200, "duration_ms": 1.5,
-                "request_id": "00c0ffee", "protocol": "h2"
-            })
-        );
-    }
-
-    #[test]
-    fn queries_payloads_and_secrets_never_show() {
+    fn payloads_and_secrets_never_show() {
         let act = || {
-            access_line();
             let message = Message {
                 channel: ChannelName::new("prices").expect("a name"),
                 id: None,
@@ -201,8 +185,8 @@ mod tests {
         };
         for format in [LogFormat::Json, LogFormat::Text] {
             let lines = logged(format, "trace", AccessLog::On, act);
-            assert_eq!(lines.lines().count(), 2, "{lines}");
-            assert!(lines.contains("/prices/ACME") && !lines.contains("hunter2"), "{lines}");
+            assert_eq!(lines.lines().count(), 1, "{lines}");
+            assert!(lines.contains("published") && !lines.contains("hunter2"), "{lines}");
         }
     }
 
@@ -210,7 +194,6 @@ mod tests {
     fn the_access_log_can_be_off_while_the_rest_is_on() {
         let lines = logged(LogFormat::Text, "trace", AccessLog::Off, || {
             assert!(!Line::enabled());
-            access_line();
             tracing::info!("listening");
         });
         assert!(lines.contains("listening") && !lines.contains("request"), "{lines}");
@@ -227,6 +210,27 @@ mod tests {
             tracing::trace!(target: "h2::frame", "asked for");
         });
         assert!(lines.contains("asked for"), "{lines}");
+    }
+
+    #[test]
+    fn the_level_of_a_started_log_can_be_changed() {
+        for format in [LogFormat::Json, LogFormat::Text] {
+            let lines = Lines::default();
+            let made = lines.clone();
+            let mut settings = LogSettings { format, level: "warn".to_owned(), access_log: AccessLog::On };
+            let (subscriber, level) = subscriber(&settings, move || made.clone());
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::info!("before");
+                settings.level = "info".to_owned();
+                level.adopt(&settings);
+                tracing::info!("after");
+                settings.access_log = AccessLog::Off;
+                level.adopt(&settings);
+                assert!(!Line::enabled());
+            });
+            let text = String::from_utf8(lines.0.lock().clone()).expect("UTF-8");
+            assert!(text.contains("after") && !text.contains("before"), "{text}");
+        }
     }
 
     #[test]

@@ -5,20 +5,25 @@
 //! from outside are those of listeners, routes and upstreams, which the configuration bounds, and so does this room.
 //! It does not know who asks: [`Metrics::render`] is a text, whoever serves it. `docs/metrics.md` lists each metric.
 
+mod config;
 mod histogram;
 mod labels;
 mod page;
 mod totals;
 mod worker;
 
-pub use labels::{PublishResult, Refusal, UpstreamResult};
+pub use config::RunningConfig;
+pub use labels::{PublishResult, Refusal, ReloadResult, UpstreamResult};
 pub use worker::{ConnectionGuard, WorkerMetrics};
 
+use crate::model::drain::Phase;
+use crate::model::session::SessionKind;
 use page::Page;
 use prometheus::{Registry, TextEncoder};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use totals::Totals;
 
 /// The media type of [`Metrics::render`]: the text exposition format 0.0.4.
@@ -64,6 +69,16 @@ impl Metrics {
         self.totals.set_hub(channels, log_bytes, messages);
     }
 
+    /// Says how far the drain is, how many sessions it waits for, and for how long it has gone on.
+    pub fn set_drain(&self, phase: Phase, left: usize, duration: Duration) {
+        self.totals.drain.set(phase, left, u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// Counts sessions that a drain had to cut.
+    pub fn drain_forced(&self, kind: SessionKind, sessions: usize) {
+        self.totals.drain.forced.add(kind.index(), sessions as u64);
+    }
+
     /// Makes a listener's metrics appear at zero, before its first connection.
     pub fn declare_listener(&self, listener: &str) {
         let _ = self.totals.listeners.of(listener);
@@ -77,6 +92,16 @@ impl Metrics {
     /// Makes an upstream's metrics appear at zero, before its first request.
     pub fn declare_upstream(&self, upstream: &str) {
         let _ = self.totals.upstreams.of(upstream);
+    }
+
+    /// Says which configuration runs from now on.
+    pub fn run_config(&self, config: RunningConfig) {
+        self.totals.config.run(config);
+    }
+
+    /// A reload came to something.
+    pub fn reloaded(&self, result: ReloadResult) {
+        self.totals.config.reloaded(result);
     }
 
     /// A few totals, for people; a quarter of a second old at most.

@@ -4,6 +4,7 @@ use crate::support::client::{Http, Stream, get, open, post, publish, request, se
 use crate::support::events::{Events, Polls};
 use crate::support::metrics;
 use crate::support::proxy::Proxy;
+use crate::support::tls::certified_folder;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,7 +76,10 @@ fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
 
 #[tokio::test]
 async fn the_page_has_exactly_the_documented_families() {
-    let proxy = Proxy::start(YAML);
+    // A certificate, so that the family of its end has a sample.
+    let tls = "tls: { certificates: [{ cert_file: tls.crt, key_file: tls.key }] }";
+    let listeners = format!("listeners: [{{ name: https, address: \"127.0.0.1:0\", {tls} }}]");
+    let proxy = Proxy::start_in(certified_folder(), &format!("{YAML}\n{listeners}\n"));
     let answer = send(Http::H1, proxy.address("admin"), get(proxy.address("admin"), "/metrics", &[])).await;
     assert_eq!(answer.field("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     let (found, documented) = (families(answer.text()), documented());

@@ -235,6 +235,10 @@ fn every_metric_that_is_spoken_of_exists() {
     metrics.declare_listener("l");
     metrics.declare_route("r");
     metrics.declare_upstream("u");
+    metrics.run_config(pushbridge::telemetry::metrics::RunningConfig {
+        certificates: vec![("c".to_owned(), 0)],
+        ..Default::default()
+    });
     let text = metrics.render();
     let known: BTreeSet<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

@@ -27,6 +27,11 @@ impl RecentIds {
         Self { window_us, count, count_max, positions: HashMap::new(), order: VecDeque::new() }
     }
 
+    /// Remembers ids for another time.
+    pub fn set_window(&mut self, window_us: u64) {
+        self.window_us = window_us;
+    }
+
     /// The position of an id that was published within the window.
     pub fn find(&mut self, channel: &ChannelName, id: &Label, now_us: u64) -> Option<Position> {
         self.forget(now_us);
@@ -72,6 +77,10 @@ mod tests {
         ids.insert(channel.clone(), label(0), position, 0);
         assert_eq!(ids.find(&channel, &label(0), 99), Some(position));
         assert_eq!(ids.find(&channel, &label(0), 100), None);
+        ids.insert(channel.clone(), label(0), position, 100);
+        ids.set_window(50);
+        assert_eq!(ids.find(&channel, &label(0), 149), Some(position));
+        assert_eq!(ids.find(&channel, &label(0), 150), None);
         others.insert(channel.clone(), label(0), position, 200);
         for n in 0..3 {
             ids.insert(channel.clone(), label(n), position, 200);

@@ -3,16 +3,20 @@
 use super::Resolver;
 use crate::config::problem::Spot;
 use crate::config::read::{Field, Given, quote};
+use crate::config::sources::Unreadable;
 use crate::model::secret::Secret;
+use crate::server::tls::{self, Certificate, ClientCa, Digest, Validity};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The largest secret, certificate or key file, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// How long before its end a certificate is warned of: whatever renews it should have done so long ago.
+const EXPIRY_WARNING_SECS: i64 = 7 * 24 * 3600;
 
 impl Resolver<'_> {
     /// A path as it is used: relative ones start at the configuration's folder.
@@ -55,14 +59,10 @@ impl Resolver<'_> {
     /// A whole file.
     fn contents(&mut self, given: &Given<String>) -> Option<Vec<u8>> {
         let path = self.path(&given.value);
-        let mut bytes = Vec::new();
-        let read = std::fs::File::open(&path)
-            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-            .map_err(|error| super::super::reason(&error));
-        let wrong = match read {
-            Ok(length) if length as u64 > FILE_BYTES_MAX => "more than 1MiB; name another file".to_owned(),
-            Ok(_) => return Some(bytes),
-            Err(reason) => format!("{reason}; looked for it at {}", path.display()),
+        let wrong = match self.sources.read(&path, FILE_BYTES_MAX) {
+            Ok(bytes) => return Some(bytes),
+            Err(Unreadable::TooLarge) => "more than 1MiB; name another file".to_owned(),
+            Err(Unreadable::Failed(reason)) => format!("{reason}; looked for it at {}", path.display()),
         };
         self.problems.add(&given.spot, format!("{} can't be read: {wrong}", quote(&given.value)));
         None
@@ -85,39 +85,78 @@ impl Resolver<'_> {
         }
     }
 
-    /// Looks whether a chain and a key can be used together.
-    pub(super) fn check_certificate(&mut self, cert: &Given<String>, key: &Given<String>) {
+    /// A chain and a key that can be used together. One that is expired can be used: clients that go on in spite of
+    /// it are better served than by a gateway that does not start.
+    pub(super) fn certificate(&mut self, cert: &Given<String>, key: &Given<String>) -> Option<Certificate> {
         let chain = self.certificates(cert);
-        let Some(bytes) = self.contents(key) else { return };
+        let bytes = self.contents(key)?;
         let Ok(private) = PrivateKeyDer::from_pem_slice(&bytes) else {
             let text = "has no private key; it must hold PEM with BEGIN PRIVATE KEY (not encrypted)";
             self.problems.add(&key.spot, format!("{} {text}", quote(&key.value)));
-            return;
+            return None;
         };
-        let Some(chain) = chain else { return };
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        match CertifiedKey::from_der(chain, private, &provider) {
-            Ok(_) => {}
-            Err(rustls::Error::InconsistentKeys(_)) => {
-                let text = format!("{} is not the key of {}", quote(&key.value), quote(&cert.value));
-                self.problems.add(&key.spot, format!("{text}; name the one that it was made with"));
+        let certified = match CertifiedKey::from_der(chain?, private, &tls::provider()) {
+            Ok(certified) => certified,
+            Err(error) => {
+                self.unfit(cert, key, &error);
+                return None;
             }
-            Err(rustls::Error::InvalidCertificate(error)) => {
+        };
+        match Certificate::new(self.path(&cert.value), self.path(&key.value), certified) {
+            Ok(certificate) => {
+                self.warn_of_dates(cert, certificate.validity);
+                Some(certificate)
+            }
+            Err(error) => {
                 self.problems.add(&cert.spot, format!("{} can't be used: {error}", quote(&cert.value)));
+                None
             }
-            Err(error) => self.problems.add(&key.spot, format!("{} can't be used: {error}", quote(&key.value))),
         }
     }
 
-    /// Looks whether a file's certificates can be trust anchors.
-    pub(super) fn check_client_ca(&mut self, given: &Given<String>) {
-        let Some(certificates) = self.certificates(given) else { return };
-        let mut store = RootCertStore::empty();
-        for certificate in certificates {
-            if let Err(error) = store.add(certificate) {
-                self.problems.add(&given.spot, format!("{} can't be used: {error}", quote(&given.value)));
-                return;
+    fn unfit(&mut self, cert: &Given<String>, key: &Given<String>, error: &rustls::Error) {
+        match error {
+            rustls::Error::InconsistentKeys(_) => {
+                let text = format!("{} is not the key of {}", quote(&key.value), quote(&cert.value));
+                self.problems.add(&key.spot, format!("{text}; name the one that it was made with"));
             }
+            rustls::Error::InvalidCertificate(error) => {
+                self.problems.add(&cert.spot, format!("{} can't be used: {error}", quote(&cert.value)));
+            }
+            error => self.problems.add(&key.spot, format!("{} can't be used: {error}", quote(&key.value))),
         }
     }
+
+    fn warn_of_dates(&mut self, cert: &Given<String>, validity: Validity) {
+        let text = if validity.not_after_secs < self.now_secs {
+            format!("expired on {}; it is served all the same; renew it", date(validity.not_after_secs))
+        } else if validity.not_before_secs > self.now_secs {
+            format!("is not valid before {}; look at its dates and the clock", date(validity.not_before_secs))
+        } else if validity.not_after_secs - self.now_secs < EXPIRY_WARNING_SECS {
+            format!("expires on {}; renew it", date(validity.not_after_secs))
+        } else {
+            return;
+        };
+        self.warnings.add(&cert.spot, format!("{} {text}", quote(&cert.value)));
+    }
+
+    /// Certificates that can be trust anchors.
+    pub(super) fn client_ca(&mut self, given: &Given<String>) -> Option<ClientCa> {
+        let certificates = self.certificates(given)?;
+        let digest = Digest::of(certificates.iter().map(|certificate| certificate.as_ref()));
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates {
+            if let Err(error) = roots.add(certificate) {
+                self.problems.add(&given.spot, format!("{} can't be used: {error}", quote(&given.value)));
+                return None;
+            }
+        }
+        Some(ClientCa { file: self.path(&given.value), digest, roots: Arc::new(roots) })
+    }
+}
+
+/// A moment for people.
+fn date(unix_secs: i64) -> String {
+    let moment = time::OffsetDateTime::from_unix_timestamp(unix_secs).ok();
+    moment.map_or_else(|| unix_secs.to_string(), |moment| moment.date().to_string())
 }

@@ -7,7 +7,7 @@ use crate::config::problem::Spot;
 use crate::config::read::{Given, quote};
 use crate::publish::settings::PublishSettings;
 use crate::server::listener::{ListenerSettings, Protocol, Protocols};
-use crate::server::tls::{CertificateFiles, TlsSettings, TlsVersion};
+use crate::server::tls::{TlsSettings, TlsVersion};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -148,20 +148,15 @@ impl Resolver<'_> {
             let cert = self.required(&files.cert_file, &certificate.spot, "cert_file", "name a PEM file");
             let key = self.required(&files.key_file, &certificate.spot, "key_file", "name a PEM file");
             let (Some(cert), Some(key)) = (cert, key) else { continue };
-            self.check_certificate(cert, key);
-            certificates.push(CertificateFiles { cert_file: self.path(&cert.value), key_file: self.path(&key.value) });
+            certificates.extend(self.certificate(cert, key));
         }
-        let client_ca = tls.value.client_ca_file.given();
-        if let Some(given) = client_ca {
-            self.check_client_ca(given);
-        }
+        let client_ca = tls.value.client_ca_file.given().and_then(|given| self.client_ca(given));
         let min_version = match tls.value.min_version.value() {
             Some(file::TlsVersion::Tls12) => TlsVersion::Tls12,
             Some(file::TlsVersion::Tls13) => TlsVersion::Tls13,
             None => defaults::TLS_MIN_VERSION,
         };
-        let client_ca_file = client_ca.map(|given| self.path(&given.value));
-        Some(Arc::new(TlsSettings { certificates, min_version, client_ca_file }))
+        Some(Arc::new(TlsSettings { certificates, min_version, client_ca }))
     }
 }
 

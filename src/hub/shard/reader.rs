@@ -2,7 +2,7 @@
 
 use crate::hub::log::Entry;
 use crate::model::position::Position;
-use crate::model::session::{CloseReason, GapReason};
+use crate::model::session::{CloseReason, GapReason, SessionKind};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
@@ -14,7 +14,14 @@ pub(in crate::hub) struct Reader {
     pub(in crate::hub) deadline_ms: u64,
     /// The wheel's tick under which the deadline is filed; 0 if it is not.
     pub(in crate::hub) tick: u64,
-    pub(in crate::hub) end: Option<CloseReason>,
+    /// When it is to end, in microseconds of the hub's clock; `u64::MAX` if nobody planned that.
+    pub(in crate::hub) ends_us: u64,
+    /// Why, if `ends_us` or `ending` say that it is to end.
+    pub(in crate::hub) reason: CloseReason,
+    pub(in crate::hub) ending: Ending,
+    pub(in crate::hub) kind: Option<SessionKind>,
+    /// Its route's place among the shard's routes.
+    pub(in crate::hub) route: Option<u16>,
     /// Messages that conflation picked, to be delivered before the log goes on.
     pub(in crate::hub) backlog: Option<Box<Backlog>>,
     waker: Option<Waker>,
@@ -26,6 +33,16 @@ pub(in crate::hub) struct Reader {
 pub(in crate::hub) struct Backlog {
     pub(in crate::hub) read: usize,
     pub(in crate::hub) entries: VecDeque<Arc<Entry>>,
+}
+
+/// Whether the session was asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::hub) enum Ending {
+    No,
+    /// After what is already there for it.
+    Asked,
+    /// At once: it had its time.
+    Cut,
 }
 
 /// Whether the session waits to be woken.
@@ -76,10 +93,39 @@ impl Reader {
             reads: Reads::None,
             deadline_ms: u64::MAX,
             tick: 0,
-            end: None,
+            ends_us: u64::MAX,
+            reason: CloseReason::Drain,
+            ending: Ending::No,
+            kind: None,
+            route: None,
             backlog: None,
             waker: None,
             sleep: Sleep::Awake,
+        }
+    }
+
+    /// Why the session is to end, if it was asked to.
+    pub(in crate::hub) fn end(&self) -> Option<CloseReason> {
+        (self.ending != Ending::No).then_some(self.reason)
+    }
+
+    /// Asks the session to end.
+    pub(in crate::hub) fn ask(&mut self, reason: CloseReason) {
+        if self.ending == Ending::No {
+            (self.ending, self.reason) = (Ending::Asked, reason);
+        }
+        self.wake_anyway();
+    }
+
+    /// Ends the session's time, whatever it waits for.
+    pub(in crate::hub) fn cut(&mut self) {
+        if self.ending == Ending::No {
+            self.reason = CloseReason::Drain;
+        }
+        self.ending = Ending::Cut;
+        self.sleep = Sleep::Awake;
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
         }
     }
 

@@ -3,16 +3,18 @@
 use crate::hub::HubError;
 use crate::hub::log::{Entry, Start};
 use crate::hub::policy::SlowConsumer;
-use crate::hub::shard::reader::{Backlog, Read, Reader};
+use crate::hub::shard::reader::{Backlog, Ending, Read, Reader};
 use crate::hub::shard::{Mirror, Shard, State};
 use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
 use crate::model::position::Position;
-use crate::model::session::{CloseReason, Gap, GapReason};
+use crate::model::session::{CloseReason, Gap, GapReason, SessionKind};
 use slab::Slab;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 /// What a session reads.
@@ -81,9 +83,44 @@ impl Subscription {
         self.resumed.map(|resumed| resumed == Resumed::InFull)
     }
 
+    /// Says whose session it is, so that it can be closed with others of its kind or route.
+    pub fn label(&mut self, kind: SessionKind, route: &str) {
+        let state = &mut *self.shard.state.borrow_mut();
+        let reader = &mut state.readers[self.key as usize];
+        if let Some(before) = reader.route.take() {
+            state.routes.leave(before);
+        }
+        (reader.kind, reader.route) = (Some(kind), state.routes.join(route));
+    }
+
+    /// Plans the session's end for a moment of the hub's clock in microseconds, unless an earlier one is planned; such as
+    /// when its credential ends. It may come a quarter of a second late.
+    pub fn end_at(&mut self, at_us: u64, reason: CloseReason) {
+        let state = &mut *self.shard.state.borrow_mut();
+        state.ends.plan(self.key, &mut state.readers[self.key as usize], at_us, reason);
+    }
+
+    /// Whether the session's time is over: it is to be dropped as it is.
+    pub fn is_cut(&self) -> bool {
+        self.shard.state.borrow().readers[self.key as usize].ending == Ending::Cut
+    }
+
+    /// A number of the range by chance, such as for how long a client should wait.
+    pub fn chance(&self, range: Range<u64>) -> u64 {
+        range.start + self.shard.state.borrow_mut().dice.below(range.end.saturating_sub(range.start))
+    }
+
     /// The next thing to send, if there is any.
     #[expect(clippy::should_implement_trait, reason = "not an iterator: it may have more later")]
     pub fn next(&mut self) -> Option<Delivery> {
+        match self.next_copied() {
+            // What was published until now comes before the end, also what this shard has not copied yet.
+            Some(Delivery::End(_)) if self.shard.catch_up(self.key) => self.next_copied(),
+            next => next,
+        }
+    }
+
+    fn next_copied(&mut self) -> Option<Delivery> {
         let state = &mut *self.shard.state.borrow_mut();
         let reader = &mut state.readers[self.key as usize];
         if let Some(gap) = announce(reader, &state.mirrors) {
@@ -107,7 +144,7 @@ impl Subscription {
                 return Some(Delivery::Message(Arc::clone(entry)));
             }
         }
-        reader.end.map(Delivery::End)
+        reader.end().map(Delivery::End)
     }
 
     /// Ready when [`Subscription::next`] has something or the deadline has passed; else the task is woken then.
@@ -215,8 +252,13 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let reads = {
             let state: &mut State = &mut self.shard.state.borrow_mut();
-            state.readers.remove(self.key as usize).reads
+            let reader = state.readers.remove(self.key as usize);
+            if let Some(route) = reader.route {
+                state.routes.leave(route);
+            }
+            reader.reads
         };
+        self.shard.hub.sessions.fetch_sub(1, Ordering::Relaxed);
         for read in reads.as_slice() {
             self.shard.leave(read);
         }
@@ -276,7 +318,7 @@ fn fall_off(reader: &mut Reader, index: usize, mirror: &Mirror) -> Delivery {
 }
 
 fn has_next(reader: &Reader, mirrors: &Slab<Mirror>) -> bool {
-    reader.end.is_some()
+    reader.end().is_some()
         || reader.backlog.is_some()
         || reader.reads.as_slice().iter().any(|read| {
             let mirror = &mirrors[read.mirror as usize];

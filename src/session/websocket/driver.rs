@@ -325,6 +325,10 @@ impl<W: Wire + Unpin, F: Feed + Unpin> Future for Driver<W, F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        if this.feed.is_cut() {
+            this.machine.on_cut();
+            return Poll::Ready(());
+        }
         if this.machine.finished().is_none() {
             this.turn(cx);
         }

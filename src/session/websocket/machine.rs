@@ -172,7 +172,7 @@ impl Machine {
             // Newer messages of the same keys follow: nothing to tell.
             Delivery::Conflated(_) => 0,
             Delivery::End(reason) => {
-                if core.subprotocol == Subprotocol::V1 && reason == CloseReason::Drain {
+                if core.subprotocol == Subprotocol::V1 && reason.is_moved() {
                     let after_ms = core.reconnect_after_ms();
                     turn.out.push(Reply::Reconnect { after_ms, cursor: &turn.place.cursor().encode() }.frame());
                 }
@@ -226,6 +226,11 @@ impl Machine {
     /// The client's end came, or the link broke.
     pub fn on_end(&mut self) {
         self.socket.ended();
+    }
+
+    /// The session's time is over: it ends for the drain's sake, unless it was ending anyway.
+    pub fn on_cut(&mut self) {
+        self.socket.cut(CloseReason::Drain);
     }
 
     /// When [`Machine::on_tick`] has something to do; `None` once finished.

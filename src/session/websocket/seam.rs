@@ -67,6 +67,8 @@ pub trait Feed: Place {
     fn is_too_slow(&self) -> bool;
     /// See [`Subscription::set_deadline`].
     fn set_deadline(&mut self, at_ms: u64);
+    /// See [`Subscription::is_cut`].
+    fn is_cut(&self) -> bool;
     /// Milliseconds of the shard's clock.
     fn now_ms(&self) -> u64;
     /// Microseconds of the same clock.
@@ -144,6 +146,10 @@ impl Feed for Live {
 
     fn set_deadline(&mut self, at_ms: u64) {
         self.subscription.set_deadline(at_ms);
+    }
+
+    fn is_cut(&self) -> bool {
+        self.subscription.is_cut()
     }
 
     fn now_ms(&self) -> u64 {

@@ -142,6 +142,14 @@ impl Socket {
         }
     }
 
+    /// Ends it without a word, for a reason of ours if it was still open.
+    pub fn cut(&mut self, reason: CloseReason) {
+        if self.is_open() {
+            self.phase = Phase::Finished { reason, ending: Ending::Gone };
+        }
+        self.ended();
+    }
+
     /// The client's end came, or the link broke.
     pub fn ended(&mut self) {
         let reason = match self.phase {

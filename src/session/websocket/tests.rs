@@ -95,6 +95,7 @@ pub(super) fn entry(channel: &str, offset: u64, data: Data) -> Arc<Entry> {
         websocket: OnceLock::new(),
         websocket_v1: OnceLock::new(),
         websocket_cloudevents: OnceLock::new(),
+        long_poll: OnceLock::new(),
     })
 }
 

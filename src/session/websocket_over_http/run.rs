@@ -105,7 +105,7 @@ pub async fn run<W: Wire, F: Feed>(start: Start<F>, wire: W) {
     tracing::debug!(session.id = run.exchange.connection_id(), reason = counted.reason.as_str(), "session ended");
     let Run { wire, subscriptions, mut exchange, .. } = run;
     drop((wire, counted));
-    // The process ends when there are no more sessions: without channels this one is kept until its backend was told.
+    // A drain ends when there are no more sessions: without channels this one is kept until its backend was told.
     let _place = subscriptions.leave();
     // Dropped before it is done, the exchange goes on in a task of its own.
     let _ = tokio::time::timeout(FAREWELL, exchange.finish()).await;
@@ -125,6 +125,10 @@ impl Drop for Counted {
 
 impl<W: Wire, F: Feed> Run<W, F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        if self.subscriptions.feed.is_cut() {
+            self.lose(CloseReason::Drain);
+            return Poll::Ready(self.leaving.map_or(CloseReason::Drain, |leaving| leaving.reason));
+        }
         for _ in 0..TURNS_MAX {
             let now_ms = self.exchange.now_ms();
             let mut moved = self.act(now_ms);

@@ -3,6 +3,7 @@
 use crate::hub::HubError;
 use crate::hub::shard::{Delivery, Shard, Subscription};
 use crate::model::channel::ChannelName;
+use crate::model::session::{SessionKind, Transport};
 use crate::proto::chunk::Chunk;
 use crate::server::Link;
 use std::io;
@@ -58,6 +59,8 @@ pub trait Feed {
     fn add(&mut self, channel: &ChannelName) -> Result<(), HubError>;
     /// Leaves a channel; whether the session was on it.
     fn remove(&mut self, channel: &ChannelName) -> bool;
+    /// Whether the session is to be dropped as it is.
+    fn is_cut(&self) -> bool;
     /// Microseconds of the clock that messages are stamped by.
     fn now_us(&self) -> u64;
 }
@@ -69,12 +72,13 @@ pub struct HubFeed {
 }
 
 impl HubFeed {
-    /// A place in no channel yet.
+    /// A place in no channel yet, of a session of a route.
     ///
     /// # Errors
     /// When the hub takes no more.
-    pub fn new(shard: Rc<Shard>) -> Result<Self, HubError> {
-        let subscription = shard.subscribe(&[], None, crate::hub::shard::Start::Now)?;
+    pub fn new(shard: Rc<Shard>, route: &str) -> Result<Self, HubError> {
+        let mut subscription = shard.subscribe(&[], None, crate::hub::shard::Start::Now)?;
+        subscription.label(SessionKind::Push(Transport::WebSocket), route);
         Ok(Self { subscription, shard })
     }
 }
@@ -94,6 +98,10 @@ impl Feed for HubFeed {
 
     fn remove(&mut self, channel: &ChannelName) -> bool {
         self.subscription.remove(channel)
+    }
+
+    fn is_cut(&self) -> bool {
+        self.subscription.is_cut()
     }
 
     fn now_us(&self) -> u64 {

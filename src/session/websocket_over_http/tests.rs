@@ -222,6 +222,7 @@ impl TestHub {
             websocket: OnceLock::new(),
             websocket_v1: OnceLock::new(),
             websocket_cloudevents: OnceLock::new(),
+            long_poll: OnceLock::new(),
         });
         self.deliver(Delivery::Message(Arc::clone(&entry)));
         entry
@@ -229,6 +230,10 @@ impl TestHub {
 }
 
 impl Feed for TestHub {
+    fn is_cut(&self) -> bool {
+        false
+    }
+
     fn next(&mut self) -> Option<Delivery> {
         self.0.deliveries.borrow_mut().pop_front()
     }

@@ -27,11 +27,13 @@ pub enum Refusal {
     BadPublish,
     /// A webhook that did not verify.
     WebhookSignature,
+    /// A session that would have begun while sessions end.
+    Draining,
 }
 
 impl Refusal {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Connections,
         Self::ConnectionsPerIp,
         Self::TlsHandshake,
@@ -44,6 +46,7 @@ impl Refusal {
         Self::TooLarge,
         Self::BadPublish,
         Self::WebhookSignature,
+        Self::Draining,
     ];
 
     /// The word in metrics.
@@ -61,6 +64,7 @@ impl Refusal {
             Self::TooLarge => "too_large",
             Self::BadPublish => "bad_publish",
             Self::WebhookSignature => "webhook_signature",
+            Self::Draining => "draining",
         }
     }
 }
@@ -128,6 +132,31 @@ impl UpstreamResult {
     }
 }
 
+/// What a reload came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReloadResult {
+    /// Another configuration runs.
+    Applied,
+    /// The files are what runs already.
+    Unchanged,
+    /// The files can't be run; what ran before goes on.
+    Refused,
+}
+
+impl ReloadResult {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 3] = [Self::Applied, Self::Unchanged, Self::Refused];
+
+    /// The word in metrics, logs and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// The first digit of a status (RFC 9110 §15); what has none of the five counts as 5xx, as a recipient treats it.
 pub(super) const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -161,6 +190,7 @@ mod tests {
         let in_order = |indices: Vec<usize>| assert!(indices.iter().copied().eq(0..indices.len()), "{indices:?}");
         in_order(Refusal::ALL.map(|value| value as usize).to_vec());
         in_order(PublishResult::ALL.map(|value| value as usize).to_vec());
+        in_order(ReloadResult::ALL.map(|value| value as usize).to_vec());
         in_order(UpstreamResult::ALL.map(|value| value as usize).to_vec());
         in_order(Transport::ALL.map(|value| value as usize).to_vec());
         in_order(CloseReason::ALL.map(|value| value as usize).to_vec());

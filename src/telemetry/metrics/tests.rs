@@ -108,6 +108,23 @@ fn the_hub_says_how_large_it_is() {
     check(&metrics, "pushbridge_hub_log_messages 17");
 }
 
+#[test]
+fn a_refused_reload_shows_until_the_files_are_what_runs_again() {
+    let metrics = Metrics::new();
+    let certificates = vec![("tls.crt".to_owned(), 1_800_000_000)];
+    metrics.run_config(RunningConfig { hash: "00ff".to_owned(), since_unix_secs: 1.5, certificates });
+    check(&metrics, "pushbridge_config_info{hash=\"00ff\"} 1");
+    check(&metrics, "pushbridge_config_last_reload_success_timestamp_seconds 1.5");
+    check(&metrics, "pushbridge_tls_certificate_not_after_timestamp_seconds{name=\"tls.crt\"} 1800000000");
+    check(&metrics, "pushbridge_config_last_reload_successful 1");
+    metrics.reloaded(ReloadResult::Refused);
+    check(&metrics, "pushbridge_config_last_reload_successful 0");
+    metrics.reloaded(ReloadResult::Unchanged);
+    check(&metrics, "pushbridge_config_last_reload_successful 1");
+    check(&metrics, "pushbridge_config_reloads_total{result=\"refused\"} 1");
+    check(&metrics, "pushbridge_config_reloads_total{result=\"applied\"} 0");
+}
+
 /// A metric by the page or by the registry: its type, and the values of each label in order. A name from the
 /// configuration stands as `…`.
 type Listing = BTreeMap<String, (String, BTreeMap<String, BTreeSet<String>>)>;
@@ -151,6 +168,11 @@ fn exported() -> Listing {
     metrics.declare_listener("…");
     metrics.declare_route("…");
     metrics.declare_upstream("…");
+    metrics.run_config(RunningConfig {
+        hash: "…".to_owned(),
+        since_unix_secs: 0.0,
+        certificates: vec![("…".to_owned(), 0)],
+    });
     let mut page = Page::default();
     metrics.totals.write(&mut page);
     let mut listing = Listing::new();

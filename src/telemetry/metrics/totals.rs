@@ -1,9 +1,11 @@
 //! The counts of the whole process, and how they are written out.
 
+use super::config::ConfigTotals;
 use super::histogram::Histogram;
 use super::labels::{PROTOCOLS, PublishResult, Refusal, STATUS_CLASSES, UpstreamResult};
 use super::{Figures, page::Page};
-use crate::model::session::{CloseReason, GapReason, Transport};
+use crate::model::drain::Phase;
+use crate::model::session::{CloseReason, GapReason, SessionKind, Transport};
 use crate::proto::websocket_over_http::Ignored;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
@@ -42,7 +44,7 @@ impl<const N: usize> Counts<N> {
         }
     }
 
-    fn get(&self, index: usize) -> f64 {
+    pub(super) fn get(&self, index: usize) -> f64 {
         self.0.get(index).map_or(0, |count| count.load(Relaxed)) as f64
     }
 }
@@ -92,6 +94,40 @@ pub(super) struct UpstreamTotals {
 /// Requests of one route, by status class.
 pub(super) type RouteTotals = Counts<{ STATUS_CLASSES.len() }>;
 
+/// The drain under way, or the last.
+#[derive(Debug, Default)]
+pub(super) struct DrainTotals {
+    /// The phase's place among [`Phase::ALL`].
+    phase: AtomicU64,
+    left: AtomicU64,
+    duration_ms: AtomicU64,
+    pub(super) forced: Counts<{ SessionKind::ALL.len() }>,
+}
+
+impl DrainTotals {
+    pub(super) fn set(&self, phase: Phase, left: usize, duration_ms: u64) {
+        self.phase.store(phase as u64, Relaxed);
+        self.left.store(left as u64, Relaxed);
+        self.duration_ms.store(duration_ms, Relaxed);
+    }
+
+    fn write(&self, page: &mut Page) {
+        let mut family = page.gauge("pushbridge_drain_phase", "1 for the phase of the drain, else 0.");
+        for phase in Phase::ALL {
+            let is_now = self.phase.load(Relaxed) == phase as u64;
+            family.sample(&[("phase", phase.as_str())], f64::from(u8::from(is_now)));
+        }
+        page.gauge("pushbridge_drain_sessions_left", "Sessions that the drain waits for; 0 while there is none.")
+            .sample(&[], self.left.load(Relaxed) as f64);
+        page.gauge("pushbridge_drain_duration_seconds", "How long the drain has taken so far, or took.")
+            .sample(&[], self.duration_ms.load(Relaxed) as f64 / 1000.0);
+        let mut family = page.counter("pushbridge_drain_forced_total", "Sessions that a drain had to cut.");
+        for kind in SessionKind::ALL {
+            family.sample(&[("transport", kind.as_str())], self.forced.get(kind.index()));
+        }
+    }
+}
+
 /// All counts of the process.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
@@ -112,6 +148,8 @@ pub(super) struct Totals {
     pub(super) published: Counts<{ PublishResult::ALL.len() }>,
     pub(super) published_bytes: Counts<1>,
     pub(super) publish_requests: RouteTotals,
+    pub(super) config: ConfigTotals,
+    pub(super) drain: DrainTotals,
     channels: AtomicU64,
     log_bytes: AtomicU64,
     log_messages: AtomicU64,
@@ -139,6 +177,7 @@ impl Totals {
     /// Writes every family, in the order in which `docs/metrics.md` lists them.
     pub(super) fn write(&self, page: &mut Page) {
         write_build(page);
+        self.config.write(page);
         self.write_connections(page);
         self.write_requests(page);
         self.write_sessions(page);
@@ -146,6 +185,7 @@ impl Totals {
         self.write_hub(page);
         self.write_publishes(page);
         self.write_upstreams(page);
+        self.drain.write(page);
     }
 
     fn write_connections(&self, page: &mut Page) {

@@ -184,7 +184,10 @@ async fn pipelined_requests_are_all_answered_in_order() {
 #[tokio::test]
 async fn a_head_that_does_not_come_to_its_end_times_out() {
     let (backend, _) = noting().await;
-    let proxy = Proxy::start(&format!("{}\nlimits: {{ request_header_timeout: 200ms }}\n", backend.config("")));
+    let proxy = Proxy::start(&format!(
+        "{}\nlimits: {{ request_header_timeout: 200ms, idle_timeout: 400ms }}\n",
+        backend.config("")
+    ));
     let to = proxy.address("http");
     let mut neighbour = Stream::of(open(Http::H1, to, get(to, "/events/n", &[("accept", "text/event-stream")])).await);
     let started = std::time::Instant::now();
@@ -209,6 +212,24 @@ async fn a_head_that_does_not_come_to_its_end_times_out() {
     metrics::reaches(&proxy, &metrics::refusals("header_timeout"), 5.0).await;
     publish(proxy.address("publish"), r#"{"channel":"n","data":"still here"}"#).await;
     neighbour.until("data: still here\n").await;
+}
+
+#[tokio::test]
+async fn a_connection_may_rest_longer_than_a_head_may_take() {
+    let (backend, _) = noting().await;
+    let proxy = Proxy::start(&format!("{}\nlimits: {{ request_header_timeout: 200ms }}\n", backend.config("")));
+    let to = proxy.address("http");
+    let mut kept = dial(to).await;
+    let mut answer = [0; 4096];
+    kept.write_all(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("written");
+    assert!(within("an answer", kept.read(&mut answer)).await.expect("read") > 0);
+    // Another connection's head times out meanwhile, as the next one of this connection does.
+    raw(to, b"GET / HTTP/1.1\r\nHost: a\r\n", "").await;
+    kept.write_all(b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("written");
+    assert!(within("an answer", kept.read(&mut answer)).await.expect("read") > 0);
+    kept.write_all(b"GET /3 HTTP/1.1\r\nHo").await.expect("written");
+    assert_eq!(within("a close", kept.read(&mut answer)).await.ok(), Some(0));
+    metrics::reaches(&proxy, &metrics::refusals("header_timeout"), 2.0).await;
 }
 
 #[tokio::test]

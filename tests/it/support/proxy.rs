@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 
+const CONFIG: &str = "pushbridge.yaml";
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A `pushbridge run` process; killed when dropped.
@@ -23,15 +24,21 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts it with a configuration whose addresses have port 0, and waits until it is ready. `{dir}` in the text
-    /// becomes the folder of the configuration. What is not given: a cleartext listener `http`, publish and admin.
+    /// becomes the folder of the configuration. What is not given: a cleartext listener `http`, publish and admin, and
+    /// a drain that waits for nobody to come.
     pub fn start(yaml: &str) -> Self {
         Self::start_in(TempDir::new().expect("a folder"), yaml)
     }
 
     /// As [`Proxy::start`], in a folder that has files already.
     pub fn start_in(folder: TempDir, yaml: &str) -> Self {
-        let config = write(folder.path(), yaml);
-        let mut child = spawn(&config);
+        std::fs::write(folder.path().join(CONFIG), completed(yaml)).expect("the configuration is written");
+        Self::start_as_it_is(folder)
+    }
+
+    /// Starts it in a folder that has a whole `pushbridge.yaml`.
+    pub fn start_as_it_is(folder: TempDir) -> Self {
+        let mut child = spawn(&folder.path().join(CONFIG));
         let (lines, log) = follow(&mut child);
         let addresses = wait_until_ready(&lines, &log);
         Self { child, addresses, log, folder }
@@ -39,9 +46,40 @@ impl Proxy {
 
     /// Runs it with a configuration that it can't start with: its exit code and what it said.
     pub fn refuse(folder: &Path, yaml: &str) -> (Option<i32>, String) {
-        let child = spawn(&write(folder, yaml));
-        let output = child.wait_with_output().expect("it ends");
+        let config = folder.join(CONFIG);
+        std::fs::write(&config, completed(yaml)).expect("the configuration is written");
+        let output = spawn(&config).wait_with_output().expect("it ends");
         (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    }
+
+    /// Replaces the configuration at once, completed as at the start.
+    pub fn rewrite(&self, yaml: &str) {
+        let new = self.folder.path().join("new.yaml");
+        std::fs::write(&new, completed(yaml)).expect("the new configuration is written");
+        std::fs::rename(&new, self.folder.path().join(CONFIG)).expect("it is put in place");
+    }
+
+    /// The configuration's file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join(CONFIG)
+    }
+
+    /// The log lines so far with this message.
+    pub fn logged(&self, message: &str) -> Vec<Value> {
+        self.log.lock().expect("the log").iter().filter(|line| line["message"] == message).cloned().collect()
+    }
+
+    /// Sends a signal, such as `HUP`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success(), "the signal was not sent");
+    }
+
+    /// Memory in RAM, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// Where a listener (or `publish`, `admin`) is.
@@ -75,10 +113,25 @@ impl Proxy {
         Arc::clone(&self.log)
     }
 
-    /// Sends SIGTERM and waits for the end.
-    pub fn terminate(mut self) -> ExitStatus {
+    /// Asks it to end.
+    pub fn stop(&self) {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
         assert!(sent.success(), "the signal was not sent");
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("its status can be read").is_none()
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub fn terminate(self) -> ExitStatus {
+        self.stop();
+        self.wait()
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) -> ExitStatus {
         super::wait_for("pushbridge ends", || self.child.try_wait().expect("its status can be read"))
     }
 }
@@ -90,9 +143,8 @@ impl Drop for Proxy {
     }
 }
 
-/// Writes the configuration, with what is not given.
-fn write(folder: &Path, yaml: &str) -> PathBuf {
-    let config = folder.join("pushbridge.yaml");
+/// A configuration with what every one needs.
+pub fn completed(yaml: &str) -> String {
     let mut text = yaml.to_owned();
     if !yaml.contains("listeners:") {
         text.push_str("\nlisteners: [{ name: http, address: \"127.0.0.1:0\" }]\n");
@@ -103,8 +155,10 @@ fn write(folder: &Path, yaml: &str) -> PathBuf {
     if !yaml.contains("\nadmin:") {
         text.push_str("\nadmin: { address: \"127.0.0.1:0\" }\n");
     }
-    std::fs::write(&config, text).expect("the configuration is written");
-    config
+    if !yaml.contains("\ndrain:") {
+        text.push_str("\ndrain: { settle: 0s, spread: 0s, margin: 5s }\n");
+    }
+    text
 }
 
 fn spawn(config: &Path) -> Child {

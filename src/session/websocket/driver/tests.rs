@@ -136,6 +136,10 @@ impl Place for Shared {
 }
 
 impl Feed for Shared {
+    fn is_cut(&self) -> bool {
+        false
+    }
+
     fn next(&mut self) -> Option<Delivery> {
         let mut world = self.world();
         let delivery = world.deliveries.pop_front()?;

@@ -1,4 +1,4 @@
-//! The one clock of the hub: monotonic for spans, wall time for epochs.
+//! The one clock: monotonic for spans, wall time for epochs and dates.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
