@@ -1,7 +1,7 @@
 //! Every default of the configuration, with its reason. The reference in docs/configuration.md repeats them.
 
-use crate::drain::DrainSettings;
 use crate::config::memory;
+use crate::drain::DrainSettings;
 use crate::gateway::settings::Pings;
 use crate::hub::policy::ChannelPolicy;
 use crate::model::session::Transport;

@@ -133,11 +133,7 @@ async fn drive(connection: impl Future<Output = hyper::Result<()>>, idle: Rc<Idl
 }
 
 /// Tries the addresses of a server one after the other; each gets its share of the time that is left.
-async fn dial(
-    address: &ServerAddress,
-    resolved: &[SocketAddr],
-    deadline: Instant,
-) -> Result<TcpStream, ConnectError> {
+async fn dial(address: &ServerAddress, resolved: &[SocketAddr], deadline: Instant) -> Result<TcpStream, ConnectError> {
     let addresses = match resolved {
         [] => resolve(address, deadline).await?,
         _ => resolved.iter().take(ADDRESSES_MAX).copied().collect(),

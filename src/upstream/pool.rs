@@ -157,8 +157,7 @@ impl Server {
         let idle = Rc::new(IdleClock(Cell::new(None)));
         let streams_max = Rc::new(Cell::new(STREAMS_MAX));
         let streams = Rc::clone(&streams_max);
-        let (sender, driver) =
-            connect::h2(&self.address, &self.sockets(), deadline, Rc::clone(&idle), streams).await?;
+        let (sender, driver) = connect::h2(&self.address, &self.sockets(), deadline, Rc::clone(&idle), streams).await?;
         self.avoided_until.set(None);
         let connection = Rc::new(H2 { sender, streams: Cell::new(0), streams_max, idle, _driver: driver });
         self.shared.borrow_mut().push(Rc::clone(&connection));

@@ -4,7 +4,7 @@
 //! plain one gets SIGTERM right after its own preStop. The charts' preStop is `pushbridge drain --no-wait` here, and a
 //! sleep of settle + spread for the application. No client may hear of a backend that is gone.
 
-use crate::support::client::{Http, get, send, within};
+use crate::support::client::within;
 use crate::support::held::{Body, EventStream};
 use crate::support::proxy::Proxy;
 use std::io::{BufRead as _, BufReader};
@@ -13,7 +13,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 
 const SETTLE_AND_SPREAD: Duration = Duration::from_millis(1000);
@@ -88,7 +87,7 @@ async fn end_of_a_pod(sidecar: Sidecar) {
         "upstreams: {{ app: {{ servers: ['http://127.0.0.1:{}'] }} }}
 routes:
   - {{ name: events, match: {{ path: /events }}, push: {{ channels: [c] }} }}
-  - {{ name: app, proxy: {{ upstream: app }} }}
+  - {{ name: app, match: {{ path: /** }}, proxy: {{ upstream: app }} }}
 drain: {{ settle: 300ms, spread: 700ms, margin: 3s, fail_readiness: after_settle }}
 ",
         application.1
@@ -103,7 +102,7 @@ drain: {{ settle: 300ms, spread: 700ms, margin: 3s, fail_readiness: after_settle
     }
     let asked = Arc::new(AtomicUsize::new(0));
     let is_over = Arc::new(AtomicBool::new(false));
-    let asking = tokio::spawn(keep_asking(http, Arc::clone(&asked), Arc::clone(&is_over)));
+    let asking = tokio::spawn(keep_asking(sidecar, http, Arc::clone(&asked), Arc::clone(&is_over)));
     within("requests before the end", async {
         while asked.load(Ordering::Relaxed) < 5 {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -139,21 +138,25 @@ drain: {{ settle: 300ms, spread: 700ms, margin: 3s, fail_readiness: after_settle
 
 /// A session has to end as one that was told: no broken stream.
 async fn to_the_end(mut events: EventStream) {
-    let mut was_told = false;
+    let mut retries = 0;
     while let Some(event) = events.next().await {
-        was_told |= event.expect("a clean end").retry_ms.is_some();
+        retries += usize::from(event.expect("a clean end").retry_ms.is_some());
     }
-    assert!(was_told, "no retry came");
+    assert_eq!(retries, 2, "one at the start, one with the drain");
 }
 
-/// Plain requests, each on a connection of its own. One that connects has to be answered by the application.
-async fn keep_asking(to: SocketAddr, asked: Arc<AtomicUsize>, is_over: Arc<AtomicBool>) {
+/// Plain requests, each on a connection of its own. What is answered has to come from the application.
+async fn keep_asking(sidecar: Sidecar, to: SocketAddr, asked: Arc<AtomicUsize>, is_over: Arc<AtomicBool>) {
     while !is_over.load(Ordering::Relaxed) {
-        // A sidecar that has gone takes no connection: the pod's endpoints are long withdrawn.
-        if TcpStream::connect(to).await.is_ok() {
-            let answer = send(Http::H1, to, get(to, "/anything", &[])).await;
-            assert_eq!((answer.status.as_u16(), answer.text()), (200, "ok"), "after {asked:?} requests");
-            asked.fetch_add(1, Ordering::Relaxed);
+        match Body::try_get(to, "/anything", &[]).await {
+            Ok((status, _, mut body)) => {
+                assert_eq!(status, 200, "after {asked:?} requests");
+                let text = body.next().await.expect("a body").expect("a whole body");
+                assert_eq!(&*text, b"ok");
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
+            // It has gone, as the pod's endpoints long have.
+            Err(error) => assert_eq!(sidecar, Sidecar::Plain, "after {asked:?} requests: {error}"),
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
