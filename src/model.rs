@@ -4,6 +4,7 @@
 
 pub mod channel;
 pub mod cursor;
+pub mod grip;
 pub mod message;
 pub mod pattern;
 pub mod position;

@@ -6,6 +6,7 @@ pub mod cloudevents;
 pub mod event_stream;
 pub mod events;
 pub mod forwarded;
+pub mod grip;
 pub mod head_watch;
 pub mod http1;
 pub mod json;

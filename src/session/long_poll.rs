@@ -46,6 +46,12 @@ fn collect(subscription: &mut Subscription, metrics: &WorkerMetrics) -> (Answer,
     while answer.len() < ANSWER_BYTES_MAX {
         match subscription.next() {
             None => break,
+            // A GRIP item without a form for long polls.
+            Some(Delivery::Message(entry)) if entry.message.data_for(Transport::LongPoll).is_none() => {
+                if answer.is_empty() {
+                    next = subscription.cursor().encode();
+                }
+            }
             Some(Delivery::Message(entry)) => {
                 next = subscription.cursor().encode();
                 let before = answer.len();
