@@ -10,6 +10,7 @@ mod worker;
 
 use crate::bus::Bus;
 use crate::bus::memory::MemoryBus;
+use crate::bus::sequences::Sequences;
 use crate::config::Config;
 use crate::gateway::settings::GatewaySettings;
 use crate::hub::clock::Clock;
@@ -82,6 +83,7 @@ pub struct Running {
 struct Shared {
     hub: Arc<Hub>,
     bus: Arc<dyn Bus>,
+    sequences: Arc<Sequences>,
     gateway: Arc<ArcSwap<GatewaySettings>>,
     policies: Arc<ArcSwap<ChannelPolicies>>,
     publish: Arc<ArcSwap<PublishSettings>>,
@@ -117,9 +119,11 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     };
     let hub = Hub::new(workers, Clock::start(), hub_limits, Arc::clone(&policies));
     let bus = Arc::new(MemoryBus::new(Arc::clone(&hub), config.publish.idempotency_window));
+    let sequences = Sequences::new(Arc::clone(&hub));
     let shared = Arc::new(Shared {
         hub,
         bus,
+        sequences,
         gateway: Arc::new(ArcSwap::from_pointee(config.gateway)),
         policies,
         publish: Arc::new(ArcSwap::from_pointee(config.publish)),

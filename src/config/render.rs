@@ -115,6 +115,7 @@ fn tls(tls: &TlsSettings) -> Value {
 fn publish(publish: &PublishSettings) -> Value {
     let auth = publish.auth.iter().map(|auth| match auth {
         PublishAuth::Bearer(_) => json!({ "bearer": MASK }),
+        PublishAuth::GripSig(_) => json!({ "grip_sig": MASK }),
     });
     json!({
         "address": publish.address.to_string(),

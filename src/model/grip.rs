@@ -113,6 +113,16 @@ impl GripFormats {
     /// The bytes of texts and contents, for the bounds of a channel.
     pub fn size_bytes(&self) -> usize {
         let meta: usize = self.meta.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let ids = [&self.id, &self.prev_id].into_iter().flatten().map(|id| id.as_str().len()).sum::<usize>();
+        meta + ids + self.contents().iter().sum::<usize>()
+    }
+
+    /// The bytes of the largest content: what a channel's `max_message` is about.
+    pub fn content_bytes(&self) -> usize {
+        self.contents().into_iter().max().unwrap_or_default()
+    }
+
+    fn contents(&self) -> [usize; 3] {
         let stream = match &self.stream {
             Some(StreamForm::Send { content, .. }) => content.len(),
             _ => 0,
@@ -127,8 +137,7 @@ impl GripFormats {
             Some(WebSocketForm::Close(_, reason)) => reason.len(),
             Some(WebSocketForm::Refresh) | None => 0,
         };
-        let ids = [&self.id, &self.prev_id].into_iter().flatten().map(|id| id.as_str().len()).sum::<usize>();
-        meta + stream + response + websocket + ids
+        [stream, response, websocket]
     }
 
     /// Whether its place in the channel's order is known and counts.

@@ -22,7 +22,7 @@ const IDEMPOTENCY_WINDOW_RANGE: std::ops::RangeInclusive<Duration> =
 /// Bodies from 1 KiB to 1 GiB: one body is held in memory while it is read.
 const BODY_BYTES_RANGE: std::ops::RangeInclusive<u64> = 1024..=1 << 30;
 /// Paths of the publish listener that are its own.
-const OWN_PATHS: [&str; 3] = ["/v1/events", "/publish/", "/publish"];
+const OWN_PATHS: [&str; 4] = ["/v1/events", "/publish/", "/publish", "/recover"];
 
 /// Reads a webhook's template.
 fn webhook_template(text: &str) -> Result<Template, String> {

@@ -88,6 +88,16 @@ impl Sequencer {
         self.parked.front().map(|parked| parked.until_ms)
     }
 
+    /// When the last of what waits now will have waited long enough.
+    pub fn last_deadline_ms(&self) -> Option<u64> {
+        self.parked.back().map(|parked| parked.until_ms)
+    }
+
+    /// Takes an id back that could not be passed on: it may come again.
+    pub fn withdraw(&mut self, id: &Label) {
+        self.seen.remove(id);
+    }
+
     /// Forgets the last id: the next message is in order whatever its `prev-id` is.
     pub fn reset(&mut self) {
         self.last = None;
