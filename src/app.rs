@@ -120,6 +120,10 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let hub = Hub::new(workers, Clock::start(), hub_limits, Arc::clone(&policies));
     let bus = Arc::new(MemoryBus::new(Arc::clone(&hub), config.publish.idempotency_window));
     let sequences = Sequences::new(Arc::clone(&hub));
+    let caches = config.gateway.upstreams.iter().filter_map(|upstream| Some(upstream.grip.as_ref()?.id_cache));
+    if let Some(id_cache) = caches.max() {
+        sequences.set_id_cache(id_cache);
+    }
     let shared = Arc::new(Shared {
         hub,
         bus,

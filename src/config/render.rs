@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::config::quantity::{Size, Span};
-use crate::gateway::settings::{Action, AllowedOrigins, Credentials, Pings, PushRoute, WebSocketRoute};
+use crate::gateway::settings::{Action, AllowedOrigins, Credentials, Pings, ProxyRoute, PushRoute, WebSocketRoute};
 use crate::hub::policy::{ChannelPolicy, ConflateKey, SlowConsumer};
 use crate::hub::shard::Start;
 use crate::publish::settings::{PublishAuth, PublishSettings, WebhookSettings, WebhookVerify};
@@ -160,6 +160,11 @@ fn upstream(upstream: &UpstreamSettings) -> Value {
         },
         "timeouts": { "connect": span(upstream.connect_timeout), "response": span(upstream.response_timeout) },
         "retries": { "attempts": upstream.retry_attempts_max },
+        "grip": upstream.grip.as_ref().map(|grip| json!({
+            "issuer": &*grip.issuer,
+            "key_file": grip.key.as_ref().map(|_| MASK),
+            "id_cache": span(grip.id_cache),
+        })),
     })
 }
 
@@ -167,9 +172,23 @@ fn route(route: &Route<Action>) -> Value {
     let (key, action) = match &route.action {
         Action::Push(route) => ("push", push(route)),
         Action::WebSocket(route) => ("websocket", websocket(route)),
-        Action::Proxy(route) => ("proxy", json!({ "upstream": &*route.upstream.name })),
+        Action::Proxy(route) => ("proxy", proxy(route)),
     };
     json!({ "name": &*route.name, "match": matcher(&route.matcher), key: action })
+}
+
+fn proxy(route: &ProxyRoute) -> Value {
+    let grip = route.grip.as_ref().map(|grip| {
+        let channels: Vec<_> = grip.channels.iter().map(ToString::to_string).collect();
+        match channels.is_empty() && grip.channel_prefix.is_empty() {
+            true => json!(true),
+            false => json!({
+                "channel_prefix": Some(&*grip.channel_prefix).filter(|prefix| !prefix.is_empty()),
+                "channels": channels,
+            }),
+        }
+    });
+    json!({ "upstream": &*route.upstream.name, "grip": grip })
 }
 
 fn matcher(matcher: &Match) -> Value {

@@ -69,8 +69,13 @@ impl Resolver<'_> {
         }
         let mut ways = Vec::new();
         for entry in &given.value {
-            if !self.exactly_one(&entry.spot, &[("bearer", !entry.value.bearer.is_absent())]) {
+            let keys = [("bearer", !entry.value.bearer.is_absent()), ("grip_sig", !entry.value.grip_sig.is_absent())];
+            if !self.exactly_one(&entry.spot, &keys) {
                 continue;
+            }
+            if let Some(given) = entry.value.grip_sig.given() {
+                let file::GripSig { key_file, key_env } = &given.value;
+                ways.extend(self.grip_key(&given.spot, key_file, key_env).map(PublishAuth::GripSig));
             }
             let Some(bearer) = entry.value.bearer.given() else { continue };
             let Bearer { token_file, token_env } = &bearer.value;
