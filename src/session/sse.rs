@@ -60,8 +60,9 @@ impl Held for Sse {
 
 /// The running session.
 struct Session {
-    link: Link,
+    /// Stands before the link, so that it is dropped first: who sees the connection end is no longer counted.
     subscription: Subscription,
+    link: Link,
     keep_alive_ms: u64,
     /// When something last went out, or began to wait to.
     last_sent_ms: u64,

@@ -38,8 +38,9 @@ thread_local! {
 
 /// A running session.
 pub(super) struct Driver<W: Wire, F: Feed> {
-    link: W,
+    /// Stands before the link, so that it is dropped first: who sees the connection end is no longer counted.
     feed: F,
+    link: W,
     machine: Machine,
     bus: Arc<dyn Bus>,
     metrics: Rc<WorkerMetrics>,
