@@ -8,6 +8,7 @@ mod connect;
 mod error;
 mod exchange;
 mod lease;
+mod names;
 mod outgoing;
 mod pool;
 mod roster;
@@ -26,6 +27,7 @@ use crate::server::{Request, Response};
 use crate::telemetry::metrics::{UpstreamResult, WorkerMetrics};
 use exchange::{Answered, exchange};
 use lease::Download;
+use names::Names;
 use roster::Roster;
 use settings::{UpstreamProtocol, UpstreamSettings};
 use std::cell::{Cell, RefCell};
@@ -41,6 +43,7 @@ use tokio::time::Instant;
 /// that stay keep their connections, and requests under way keep the settings that they began with.
 pub struct Upstreams {
     metrics: Rc<WorkerMetrics>,
+    names: Rc<Names>,
     by_name: RefCell<HashMap<Arc<str>, Rc<Backend>>>,
 }
 
@@ -54,7 +57,11 @@ struct Backend {
 impl Upstreams {
     /// Without connections yet.
     pub fn new(metrics: Rc<WorkerMetrics>) -> Self {
-        Self { metrics, by_name: RefCell::default() }
+        Self::with_names(metrics, Names::of_the_system())
+    }
+
+    fn with_names(metrics: Rc<WorkerMetrics>, names: Names) -> Self {
+        Self { metrics, names: Rc::new(names), by_name: RefCell::default() }
     }
 
     /// Sends a request and waits for the head of the response; its body streams.
@@ -132,7 +139,7 @@ impl Upstreams {
             return Rc::clone(backend);
         }
         let before = known.filter(|backend| backend.settings.protocol == settings.protocol);
-        let roster = Roster::new(&settings.servers, before.map(|backend| &*backend.roster));
+        let roster = Roster::new(&settings.servers, &self.names, before.map(|backend| &*backend.roster));
         let turn = Cell::new(before.map_or(0, |backend| backend.turn.get()));
         let backend = Rc::new(Backend { settings: Arc::clone(settings), roster, turn });
         by_name.insert(Arc::clone(&settings.name), Rc::clone(&backend));

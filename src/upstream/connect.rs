@@ -155,6 +155,10 @@ async fn dial(address: &ServerAddress, resolved: &[SocketAddr], deadline: Instan
 }
 
 async fn resolve(address: &ServerAddress, deadline: Instant) -> Result<Vec<SocketAddr>, ConnectError> {
+    if address.is_service() {
+        // Only a look at its SRV records tells ports, and none has found any yet.
+        return Err(ConnectError::Dns(io::Error::new(io::ErrorKind::NotFound, "no SRV record is known")));
+    }
     let host = address.host.trim_start_matches('[').trim_end_matches(']');
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, address.port)]);

@@ -2,12 +2,15 @@
 
 #![expect(clippy::disallowed_methods, reason = "what a test backend tells is bounded by the test")]
 
+pub(super) mod name_server;
+
 use super::*;
 use crate::server::body::{BodyError, read_whole};
 use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use http_body::{Body as HttpBody, Frame};
+use name_server::NameServer;
 use settings::{Balance, ServerAddress};
 use std::future::Future;
 use std::pin::Pin;
@@ -784,18 +787,7 @@ fn requests_to_a_name_are_spread_over_its_addresses() {
         let second = TcpListener::bind(("127.0.0.2", port)).await.expect("all of 127.0.0.0/8 is this machine's");
         let (tell, mut told) = mpsc::unbounded_channel();
         for (name, listener) in [("first", first), ("second", second)] {
-            let tell = tell.clone();
-            tokio::task::spawn_local(async move {
-                while let Ok((mut stream, _)) = listener.accept().await {
-                    let tell = tell.clone();
-                    tokio::task::spawn_local(async move {
-                        while read_head(&mut stream).await.is_some() {
-                            let _ = tell.send(name);
-                            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-                        }
-                    });
-                }
-            });
+            tokio::task::spawn_local(tell_of_requests(listener, name, tell.clone()));
         }
         let (upstreams, settings) = (upstreams(), one(port));
         let roster = Rc::clone(&upstreams.backend(&settings).roster);
@@ -808,4 +800,74 @@ fn requests_to_a_name_are_spread_over_its_addresses() {
         took.sort_unstable();
         assert_eq!(took, [Some("first"), Some("first"), Some("second"), Some("second")]);
     });
+}
+
+#[test]
+fn a_service_is_followed_as_its_records_change() {
+    run(async {
+        let dns = NameServer::start("nameserver 127.0.0.1\n").await;
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let mut ports = Vec::new();
+        for name in ["first", "second"] {
+            let (listener, port) = listen().await;
+            tokio::task::spawn_local(tell_of_requests(listener, name, tell.clone()));
+            ports.push(port);
+        }
+        let names_port = |port: u16| format!("SRV 0 1 1 {port} pod.shop.test.");
+        dns.set("pod.shop.test.", &["A 0 127.0.0.1"]);
+        dns.set("_http._tcp.shop.test.", &[&names_port(ports[0])]);
+        let mut settings = settings(&[]);
+        settings.servers.push(ServerAddress { host: "_http._tcp.shop.test.".into(), port: 0 });
+        let settings = Arc::new(settings);
+        let upstreams = Rc::new(Upstreams::with_names(Metrics::new().worker(), dns.names()));
+        // Those that come together all wait for the first look.
+        let together = (0..3).map(|_| upstreams.send(&settings, get("/")));
+        for response in futures_util::future::join_all(together).await {
+            assert_eq!(response.expect("an answer").status(), StatusCode::OK);
+            assert_eq!(told.recv().await, Some("first"));
+        }
+        // The pod goes, and another one comes: no request fails, and soon the new one gets them.
+        dns.set("_http._tcp.shop.test.", &[&names_port(ports[1])]);
+        loop {
+            upstreams.send(&settings, get("/")).await.expect("an answer");
+            if told.recv().await == Some("second") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // What can't be looked up any more stays as it was.
+        dns.answer_garbage();
+        let asked = dns.asked();
+        while dns.asked() < asked + 2 {
+            upstreams.send(&settings, get("/")).await.expect("an answer");
+            assert_eq!(told.recv().await, Some("second"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+}
+
+#[test]
+fn a_service_that_nobody_knows_is_an_error_that_says_so() {
+    run(async {
+        let dns = NameServer::start("nameserver 127.0.0.1\n").await;
+        let mut settings = settings(&[]);
+        settings.servers.push(ServerAddress { host: "_http._tcp.none.test.".into(), port: 0 });
+        let upstreams = Upstreams::with_names(Metrics::new().worker(), dns.names());
+        let error = upstreams.send(&Arc::new(settings), get("/")).await.err().expect("no such service");
+        assert!(error.to_string().contains("_http._tcp.none.test."), "{error}");
+        assert!(matches!(&error, UpstreamError::Dns { source, .. } if source.to_string().contains("SRV")), "{error}");
+    });
+}
+
+/// Answers each request, and says who did.
+async fn tell_of_requests(listener: TcpListener, name: &'static str, tell: mpsc::UnboundedSender<&'static str>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let tell = tell.clone();
+        tokio::task::spawn_local(async move {
+            while read_head(&mut stream).await.is_some() {
+                let _ = tell.send(name);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            }
+        });
+    }
 }
