@@ -1,9 +1,9 @@
-# The image: the static binary and nothing else. scripts/build-image builds it without a daemon; `docker build .` works too.
+# The image: the static binary, and the certificates that it trusts. scripts/build-image builds it without a daemon; `docker build .` works too.
 # --build-arg PROFILE=dev makes a quick one for tests.
 
 FROM docker.io/library/rust:1.95-bookworm AS build
 ARG PROFILE=release
-RUN apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates cmake && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 # The target is named so that the flags hold for the program alone, not for what builds it.
@@ -16,6 +16,7 @@ LABEL org.opencontainers.image.title="pushbridge" \
       org.opencontainers.image.description="Turns a backend's POST into SSE, WebSocket and long poll" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /out/pushbridge /pushbridge
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 # Probes and `pushbridge drain` find the program as a command as well.
 ENV PATH=/
 USER 65532:65532

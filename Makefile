@@ -2,7 +2,7 @@
 # make lint    the same without the tests
 # make bench   measures it beside other push servers (ROUNDS=3 ROWS=regex PEERS=regex); writes docs/performance.md
 # make test-charts  the Helm charts alone (helm 3 and 4, kubernetes-validate, promtool)
-# make test-image   builds the image and runs the rendered Deployment with podman (as root; not a part of make test)
+# make test-image   builds the image and runs the rendered Deployment with podman (needs root; not a part of make test)
 # make demo    the trading desk, on https://127.0.0.1:8443/
 
 CARGO ?= cargo

@@ -72,7 +72,7 @@
 {{- $drain := .Values.drain -}}
 {{- $_ := set $config "drain" (dict "settle" $drain.settle "spread" $drain.spread "margin" $drain.margin "fail_readiness" $drain.failReadiness) -}}
 {{- with .Values.bus -}}{{- $_ := set $config "bus" . -}}{{- end -}}
-{{- range $key := list "routes" "upstreams" "channels" "limits" "telemetry" "runtime" -}}
+{{- range $key := list "routes" "upstreams" "channels" "limits" "sessions" "telemetry" "runtime" -}}
 {{- with index $given $key -}}{{- $_ := set $config $key . -}}{{- end -}}
 {{- end -}}
 {{- toYaml $config -}}
