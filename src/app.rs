@@ -6,6 +6,7 @@
 //! stop:  no more accepts ─▶ what is left ends ─▶ threads end
 //! ```
 
+mod descriptors;
 mod doors;
 mod drain;
 mod live;
@@ -147,6 +148,7 @@ fn launch(config: Config, followed: Option<Followed>) -> Result<Running, StartEr
     let workers = config.workers.get();
     let readiness = Readiness::new();
     let latch = readiness.latch("starting");
+    descriptors::claim(config.limits.connections_max);
     let plan = Plan::make(&config, &[], workers)?;
     let metrics = Metrics::new();
     live::declare(&metrics, &config);
