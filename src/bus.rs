@@ -1,16 +1,27 @@
 //! How messages reach the hub: the one way in, whether from this instance or from others.
 //!
-//! A bus gives each message its position, remembers ids for the idempotency window, and feeds the hub in order.
+//! A bus gives each message its position, remembers ids for the idempotency window, and feeds the hub in order. Beside
+//! it stands a [`store::SessionStore`], in which sessions that were lost wait for their clients.
 
+#[cfg(test)]
+pub mod conformance;
+pub mod envelope;
+pub mod health;
 pub mod memory;
+pub mod nats;
+pub mod redis;
+pub mod settings;
+pub mod store;
 
-use crate::hub::HubError;
 use crate::hub::channel::Channel;
+use crate::hub::{Hub, HubError};
 use crate::model::channel::ChannelName;
+use crate::model::cursor::Cursor;
 use crate::model::message::Message;
 use crate::model::position::Position;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use crate::model::position::IfMatch;
 
@@ -64,13 +75,53 @@ pub trait Bus: Send + Sync + 'static {
     fn publish(&self, message: Message, if_match: Option<IfMatch>) -> BoxFuture<'_, Result<Published, BusError>>;
 
     /// Makes this instance follow the channels, so that sessions may join them: each one's log is current from then on
-    /// for as long as a session is on it, or the answer is held.
+    /// for as long as a session is on it, or the answer is held. With a cursor it is also as current as that: a client
+    /// may come from an instance that was a moment ahead of this one.
     ///
     /// # Errors
     /// When the bus can't be asked, or the hub takes no more channels.
-    fn attach<'a>(&'a self, channels: &'a [ChannelName]) -> BoxFuture<'a, Result<Attached, BusError>>;
+    fn attach<'a>(
+        &'a self,
+        channels: &'a [ChannelName],
+        cursor: Option<&'a Cursor>,
+    ) -> BoxFuture<'a, Result<Attached, BusError>>;
 
     /// Waits while `channel` moves faster than this instance's workers can pass on, a second at most: publishers
     /// call it before each message, so that sessions that keep up never fall off the log's end.
     fn paced<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, ()>;
+
+    /// What is known of a channel, over all instances.
+    ///
+    /// # Errors
+    /// When the bus can't be asked.
+    fn describe<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<ChannelInfo, BusError>>;
+}
+
+/// What is known of a channel, over all instances.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ChannelInfo {
+    /// The newest message's place; `None` if nothing was ever published.
+    pub position: Option<Position>,
+    /// How many messages are kept.
+    pub history_messages: usize,
+    /// The instances with sessions on the channel, and how many each has; one that died is left out within its lease.
+    pub instances: Vec<(Box<str>, usize)>,
+}
+
+/// How long a publisher is held back at most while the workers catch up.
+const PACE_MS_MAX: u64 = 1000;
+
+/// [`Bus::paced`] for any bus: by the log of this instance.
+pub(in crate::bus) fn paced_by<'a>(hub: &Hub, channel: &ChannelName) -> BoxFuture<'a, ()> {
+    let channel = hub.find(channel.as_str()).filter(|channel| channel.is_congested());
+    let Some(channel) = channel else { return Box::pin(std::future::ready(())) };
+    Box::pin(async move {
+        for _ in 0..PACE_MS_MAX {
+            // The worker's other tasks run now: its pump, and the sessions that it wakes.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if !channel.is_congested() {
+                break;
+            }
+        }
+    })
 }

@@ -179,7 +179,15 @@ impl FakeBus {
 }
 
 impl Bus for FakeBus {
-    fn attach<'a>(&'a self, _channels: &'a [ChannelName]) -> BoxFuture<'a, Result<crate::bus::Attached, BusError>> {
+    fn describe<'a>(&'a self, _: &'a ChannelName) -> BoxFuture<'a, Result<crate::bus::ChannelInfo, BusError>> {
+        Box::pin(std::future::ready(Ok(crate::bus::ChannelInfo::default())))
+    }
+
+    fn attach<'a>(
+        &'a self,
+        _channels: &'a [ChannelName],
+        _cursor: Option<&'a crate::model::cursor::Cursor>,
+    ) -> BoxFuture<'a, Result<crate::bus::Attached, BusError>> {
         Box::pin(std::future::ready(Ok(crate::bus::Attached::new(Vec::new()))))
     }
 
