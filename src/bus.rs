@@ -1,10 +1,14 @@
 //! How messages reach the hub: the one way in, whether from this instance or from others.
 //!
 //! A bus gives each message its position, remembers ids for the idempotency window, and feeds the hub in order. Beside
-//! it stands a [`store::SessionStore`], in which sessions that were lost wait for their clients.
+//! it stands a [`store::SessionStore`], in which sessions that were lost wait for their clients. `bus/tests/conformance.rs`
+//! says what every bus promises, as tests. `app/bus.rs` makes the one that is configured.
+//!
+//! ```text
+//! publish ──▶ the bus: id known? condition holds? position ──▶ every instance that follows the channel ─▶ hub ─▶ sessions
+//! attach  ──▶ follow the channel, read its history ─▶ hub     (let go of a while after the last session left)
+//! ```
 
-#[cfg(test)]
-pub mod conformance;
 pub mod envelope;
 pub mod health;
 pub mod memory;
@@ -12,6 +16,9 @@ pub mod nats;
 pub mod redis;
 pub mod settings;
 pub mod store;
+#[cfg(test)]
+pub mod tests;
+pub mod thread;
 
 use crate::hub::channel::Channel;
 use crate::hub::{Hub, HubError};
@@ -67,16 +74,23 @@ impl Attached {
 }
 
 /// How instances share messages.
+///
+/// Workers call it from their own threads, and may drop any future: a publish that was dropped may have been published.
 pub trait Bus: Send + Sync + 'static {
-    /// Publishes one message: gives it a position and brings it to every instance's hub.
+    /// Publishes one message: gives it a position and brings it to every instance's hub. A message whose id was
+    /// published to its channel within the idempotency window, on whatever instance, is a duplicate and goes nowhere.
     ///
     /// # Errors
-    /// When the condition fails or the bus can't take it. Then nothing was published.
+    /// When the condition fails or the bus can't take it. Then nothing was published, but for a bus that did not answer
+    /// in time, whose error says so; a publish of the same id finds out. Nothing is kept to be published later.
     fn publish(&self, message: Message, if_match: Option<IfMatch>) -> BoxFuture<'_, Result<Published, BusError>>;
 
-    /// Makes this instance follow the channels, so that sessions may join them: each one's log is current from then on
-    /// for as long as a session is on it, or the answer is held. With a cursor it is also as current as that: a client
-    /// may come from an instance that was a moment ahead of this one.
+    /// Makes this instance follow the channels, so that sessions may join them: each one's log holds the history that
+    /// the bus has, and is current from then on for as long as a session is on it, or the answer is held. With a cursor
+    /// it is also as current as that: a client may come from an instance that was a moment ahead of this one. What is
+    /// gone shows in the log: a session that joins at the cursor hears of a gap.
+    ///
+    /// Nobody unsubscribes: the bus lets go of a channel a while after its last session left.
     ///
     /// # Errors
     /// When the bus can't be asked, or the hub takes no more channels.
@@ -95,6 +109,25 @@ pub trait Bus: Send + Sync + 'static {
     /// # Errors
     /// When the bus can't be asked.
     fn describe<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<ChannelInfo, BusError>>;
+
+    /// Whether it can be reached, as far as is known at this moment; asks nobody.
+    ///
+    /// # Errors
+    /// When it can't, in the words for a publisher.
+    fn health(&self) -> Result<(), BusError>;
+
+    /// Remembers ids for another `window` (`publish.idempotency_window` was reloaded).
+    fn set_window(&self, window: Duration);
+
+    /// Says good-bye: other instances do not wait for this one's leases to end, connections are closed. Blocks for
+    /// `patience` at most; called when no worker is left.
+    fn shutdown(&self, patience: Duration);
+}
+
+impl std::fmt::Debug for dyn Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bus")
+    }
 }
 
 /// What is known of a channel, over all instances.

@@ -1,12 +1,12 @@
 //! How a message travels over a shared bus: a compact binary form, versioned.
 //!
 //! ```text
-//! version 1 · kind of data 1 · length of id (LEB128) id · length of event, event · length of CloudEvent attributes,
-//! attributes · data to the end
+//! version 1 · kind of data 1 · parts · 0 · data to the end        part: tag 1 · length (LEB128) · bytes
 //! ```
 //!
-//! An absent id, event or attributes have length 0, which none that is there can have. The channel, the position and
-//! the time travel beside it: each bus has places of its own for them.
+//! What a message does not have is no part. A part with an unknown tag is passed over, so that instances of two releases
+//! share a bus while one takes the other's place; what must not be passed over makes a new version. The channel, the
+//! position and the time travel beside it: each bus has places of its own for them.
 
 use crate::model::channel::ChannelName;
 use crate::model::message::{Data, Label, Message};
@@ -15,6 +15,11 @@ const VERSION: u8 = 1;
 const TEXT: u8 = 0;
 const JSON: u8 = 1;
 const BINARY: u8 = 2;
+/// The tags of parts; each is given once and for good.
+const END: u8 = 0;
+const ID: u8 = 1;
+const EVENT: u8 = 2;
+const CLOUDEVENT: u8 = 3;
 
 /// Why bytes from a bus are no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,21 +34,19 @@ pub enum EnvelopeError {
 
 /// The message's bytes, but for its channel.
 pub fn encode(message: &Message) -> Vec<u8> {
-    let (id, event) = (text_of(&message.id), text_of(&message.event));
-    let attributes = message.cloudevent.as_deref().unwrap_or("");
-    let data = message.data.as_bytes();
-    let mut out = Vec::with_capacity(2 + 9 + id.len() + event.len() + attributes.len() + data.len());
+    let Message { channel: _, id, event, data, cloudevent } = message;
+    let mut out = Vec::with_capacity(16 + message.size_bytes());
     out.push(VERSION);
-    out.push(match &message.data {
+    out.push(match data {
         Data::Text(_) => TEXT,
         Data::Json(_) => JSON,
         Data::Binary(_) => BINARY,
     });
-    for part in [id, event, attributes] {
-        put_length(&mut out, part.len());
-        out.extend_from_slice(part.as_bytes());
-    }
-    out.extend_from_slice(data);
+    put_part(&mut out, ID, id.as_ref().map(Label::as_str));
+    put_part(&mut out, EVENT, event.as_ref().map(Label::as_str));
+    put_part(&mut out, CLOUDEVENT, cloudevent.as_deref());
+    out.push(END);
+    out.extend_from_slice(data.as_bytes());
     out
 }
 
@@ -57,35 +60,51 @@ pub fn decode(channel: ChannelName, bytes: &[u8]) -> Result<Message, EnvelopeErr
         return Err(EnvelopeError::Version(version));
     }
     let (&kind, mut rest) = rest.split_first().ok_or(EnvelopeError::Damaged)?;
-    let id = take_label(&mut rest)?;
-    let event = take_label(&mut rest)?;
-    let attributes = take_text(&mut rest)?;
-    let text = || std::str::from_utf8(rest).map(Box::from).map_err(|_| EnvelopeError::Damaged);
+    let (mut id, mut event, mut cloudevent) = (None, None, None);
+    while let Some((tag, part)) = take_part(&mut rest)? {
+        match tag {
+            ID => id = Some(label(part)?),
+            EVENT => event = Some(label(part)?),
+            CLOUDEVENT => cloudevent = Some(text(part)?.into()),
+            _ => {}
+        }
+    }
     let data = match kind {
-        TEXT => Data::Text(text()?),
-        JSON => Data::Json(text()?),
+        TEXT => Data::Text(text(rest)?.into()),
+        JSON => Data::Json(text(rest)?.into()),
         BINARY => Data::Binary(rest.into()),
         _ => return Err(EnvelopeError::Damaged),
     };
-    Ok(Message { channel, id, event, data, cloudevent: (!attributes.is_empty()).then(|| attributes.into()) })
+    Ok(Message { channel, id, event, data, cloudevent })
 }
 
-fn text_of(label: &Option<Label>) -> &str {
-    label.as_ref().map_or("", Label::as_str)
+fn text(bytes: &[u8]) -> Result<&str, EnvelopeError> {
+    std::str::from_utf8(bytes).map_err(|_| EnvelopeError::Damaged)
 }
 
-fn take_label(rest: &mut &[u8]) -> Result<Option<Label>, EnvelopeError> {
-    match take_text(rest)? {
-        "" => Ok(None),
-        text => Label::new(text).map(Some).map_err(|_| EnvelopeError::Damaged),
+fn label(bytes: &[u8]) -> Result<Label, EnvelopeError> {
+    Label::new(text(bytes)?).map_err(|_| EnvelopeError::Damaged)
+}
+
+fn put_part(out: &mut Vec<u8>, tag: u8, part: Option<&str>) {
+    if let Some(part) = part {
+        out.push(tag);
+        put_length(out, part.len());
+        out.extend_from_slice(part.as_bytes());
     }
 }
 
-fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, EnvelopeError> {
-    let length = take_length(rest)?;
-    let (text, after) = rest.split_at_checked(length).ok_or(EnvelopeError::Damaged)?;
+/// The next part; `None` at their end.
+fn take_part<'a>(rest: &mut &'a [u8]) -> Result<Option<(u8, &'a [u8])>, EnvelopeError> {
+    let (&tag, after) = rest.split_first().ok_or(EnvelopeError::Damaged)?;
     *rest = after;
-    std::str::from_utf8(text).map_err(|_| EnvelopeError::Damaged)
+    if tag == END {
+        return Ok(None);
+    }
+    let length = take_length(rest)?;
+    let (part, after) = rest.split_at_checked(length).ok_or(EnvelopeError::Damaged)?;
+    *rest = after;
+    Ok(Some((tag, part)))
 }
 
 fn put_length(out: &mut Vec<u8>, mut length: usize) {
@@ -152,5 +171,13 @@ mod tests {
         assert_eq!(decode(channel(), &[]), Err(EnvelopeError::Damaged));
         assert_eq!(decode(channel(), &[1, 3, 0, 0, 0]), Err(EnvelopeError::Damaged));
         assert_eq!(decode(channel(), &[1, 0, 9, b'a']), Err(EnvelopeError::Damaged));
+        assert_eq!(decode(channel(), &[1, 0, 1, 1, b'i']), Err(EnvelopeError::Damaged));
+    }
+
+    #[test]
+    fn a_part_of_a_newer_release_is_passed_over() {
+        let message = decode(channel(), &[1, 0, 200, 2, 9, 9, 1, 1, b'i', 0, b'x']).expect("a message");
+        assert_eq!(message.id.as_ref().map(Label::as_str), Some("i"));
+        assert_eq!(message.data, Data::Text("x".into()));
     }
 }

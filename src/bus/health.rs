@@ -28,6 +28,7 @@ impl Health {
     /// A bus that is not connected yet; `kind` is its key in the configuration.
     pub fn new(kind: &'static str, readiness: Readiness, metrics: Arc<BusMetrics>) -> Self {
         let state = State::Connecting { _latch: readiness.latch("bus"), told: false };
+        metrics.declare();
         metrics.set_connected(false);
         Self { kind, readiness, metrics, state: Mutex::new(state) }
     }

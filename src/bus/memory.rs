@@ -35,11 +35,6 @@ impl MemoryBus {
         Self { hub, ids: (0..PARTITIONS).map(|_| partition()).collect(), turn: AtomicUsize::new(0) }
     }
 
-    /// Remembers ids for another `window`; those that are remembered already, too.
-    pub fn set_window(&self, window: Duration) {
-        self.ids.iter().for_each(|ids| ids.lock().set_window(window.as_micros() as u64));
-    }
-
     fn publish_now(&self, message: Message, if_match: Option<IfMatch>) -> Result<Published, BusError> {
         let channel = self.hub.open(&message.channel)?;
         let Some(id) = message.id.clone() else { return self.append(&channel, message, if_match) };
@@ -100,11 +95,23 @@ impl Bus for MemoryBus {
         });
         Box::pin(std::future::ready(Ok(info)))
     }
+
+    fn health(&self) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    /// Ids that are remembered already, too.
+    fn set_window(&self, window: Duration) {
+        self.ids.iter().for_each(|ids| ids.lock().set_window(window.as_micros() as u64));
+    }
+
+    fn shutdown(&self, _: Duration) {}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::tests::conformance::{self, Factory};
     use crate::clock::Clock;
     use crate::hub::HubLimits;
     use crate::model::message::{Data, Label};
@@ -121,6 +128,34 @@ mod tests {
             data: Data::Text("x".into()),
             cloudevent: None,
         }
+    }
+
+    /// One hub, whose workers stand for instances.
+    struct OneHub {
+        hub: Arc<Hub>,
+        bus: Arc<MemoryBus>,
+        workers: AtomicUsize,
+    }
+
+    impl Factory for OneHub {
+        fn bus(&self, _: &Arc<Hub>) -> Arc<dyn Bus> {
+            Arc::<MemoryBus>::clone(&self.bus)
+        }
+
+        fn hub(&self) -> (Arc<Hub>, usize) {
+            (Arc::clone(&self.hub), self.workers.fetch_add(1, Ordering::Relaxed))
+        }
+
+        fn follows(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn memory_keeps_what_every_bus_promises() {
+        let hub = conformance::hub(64);
+        let bus = Arc::new(MemoryBus::new(Arc::clone(&hub), Duration::from_secs(300)));
+        conformance::run(conformance::all(&OneHub { hub, bus, workers: AtomicUsize::new(0) }));
     }
 
     #[test]

@@ -15,15 +15,15 @@ mod follower;
 mod journal;
 mod presence;
 mod run;
-#[cfg(test)]
-mod simulation;
 pub mod store;
 mod subject;
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "these rules keep the workers fast; a test is no worker")]
 mod tests;
 
 use crate::bus::health::Health;
 use crate::bus::settings::NatsSettings;
+use crate::bus::thread::BusThread;
 use crate::bus::{Attached, Bus, BusError, ChannelInfo, IfMatch, Published, paced_by};
 use crate::hub::Hub;
 use crate::hub::channel::Channel;
@@ -53,7 +53,7 @@ const LOOKS_MAX: usize = 64;
 /// A bus on NATS. Dropping it stops its thread.
 pub struct NatsBus {
     shared: Arc<Shared>,
-    _stop: watch::Sender<bool>,
+    thread: BusThread,
 }
 
 /// What the bus and its thread share.
@@ -104,19 +104,15 @@ impl NatsBus {
             life: Mutex::new((0, nothing)),
             instance: fresh_name(),
         });
-        let (stop, mut stopped) = watch::channel(false);
         let of_thread = Arc::clone(&shared);
-        std::thread::Builder::new().name("bus".to_owned()).spawn(move || {
-            runtime.block_on(async move {
-                tokio::select! {
-                    () = run::run(&of_thread) => {}
-                    // The sender is dropped with the bus.
-                    () = async { while stopped.changed().await.is_ok() {} } => {}
-                }
-                of_thread.followers.lock().clear();
-            });
+        let thread = BusThread::start(runtime, |mut stopped| async move {
+            tokio::select! {
+                () = run::run(&of_thread) => {}
+                () = stopped.wait() => {}
+            }
+            of_thread.followers.lock().clear();
         })?;
-        Ok(Arc::new(Self { shared, _stop: stop }))
+        Ok(Arc::new(Self { shared, thread }))
     }
 
     async fn publish_message(&self, message: Message, if_match: Option<IfMatch>) -> Result<Published, BusError> {
@@ -209,6 +205,17 @@ impl Bus for NatsBus {
 
     fn describe<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<ChannelInfo, BusError>> {
         Box::pin(self.describe_channel(channel))
+    }
+
+    fn health(&self) -> Result<(), BusError> {
+        self.shared.journal().map(drop)
+    }
+
+    /// The stream keeps the window that it was made with: another one counts from the next start.
+    fn set_window(&self, _: Duration) {}
+
+    fn shutdown(&self, patience: Duration) {
+        self.thread.stop(patience);
     }
 }
 

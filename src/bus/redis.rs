@@ -15,10 +15,12 @@ mod run;
 mod script;
 pub mod store;
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "these rules keep the workers fast; a test is no worker")]
 mod tests;
 
 use crate::bus::health::Health;
 use crate::bus::settings::RedisSettings;
+use crate::bus::thread::BusThread;
 use crate::bus::{Attached, Bus, BusError, ChannelInfo, IfMatch, Published, envelope, paced_by};
 use crate::hub::Hub;
 use crate::model::channel::ChannelName;
@@ -32,8 +34,9 @@ use keys::Keys;
 use script::{Outcome, Publish, Scripts};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 /// How long a channel may take to become current.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,8 +46,8 @@ const ATTEMPT_MS: u64 = 30_000;
 /// A bus on Redis. Dropping it stops its thread.
 pub struct RedisBus {
     shared: Arc<Shared>,
-    window: Duration,
-    _stop: watch::Sender<bool>,
+    window_ms: AtomicU64,
+    thread: BusThread,
 }
 
 /// What the bus and its thread share.
@@ -67,8 +70,6 @@ impl RedisBus {
     /// # Errors
     /// When the system gives no thread or no runtime.
     pub fn start(settings: RedisSettings, hub: Arc<Hub>, window: Duration, health: Health) -> io::Result<Arc<Self>> {
-        // The library takes the process's provider; a second call changes nothing.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let shared = Arc::new(Shared {
             keys: Keys::new(&settings.prefix),
             scripts: Scripts::new(),
@@ -79,20 +80,10 @@ impl RedisBus {
             instance: format!("{:012x}", script::fresh()),
             settings,
         });
-        let (stop, mut stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let of_thread = Arc::clone(&shared);
-        std::thread::Builder::new().name("bus".to_owned()).spawn(move || {
-            runtime.block_on(async move {
-                let dropped = stopped.clone();
-                tokio::select! {
-                    () = run::run(of_thread, dropped) => {}
-                    // The sender is dropped with the bus.
-                    () = async { while stopped.changed().await.is_ok() {} } => {}
-                }
-            });
-        })?;
-        Ok(Arc::new(Self { shared, window, _stop: stop }))
+        let thread = BusThread::start(runtime, |stopped| run::run(of_thread, stopped))?;
+        Ok(Arc::new(Self { shared, window_ms: AtomicU64::new(window.as_millis() as u64), thread }))
     }
 
     fn link(&self) -> Result<Arc<Link>, BusError> {
@@ -110,7 +101,7 @@ impl RedisBus {
         let keys = self.shared.keys.of(&message.channel);
         let hub = self.shared.follows.hub();
         let policy = hub.policy(&message.channel);
-        let window_ms = self.window.as_millis() as u64;
+        let window_ms = self.window_ms.load(Ordering::Relaxed);
         let id = match &message.id {
             Some(id) => Some((keys.id(id.as_str()), window_ms)),
             None if link.may_repeat() => {
@@ -192,6 +183,18 @@ impl Bus for RedisBus {
 
     fn describe<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<ChannelInfo, BusError>> {
         Box::pin(self.describe_channel(channel))
+    }
+
+    fn health(&self) -> Result<(), BusError> {
+        self.link().map(drop)
+    }
+
+    fn set_window(&self, window: Duration) {
+        self.window_ms.store(window.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn shutdown(&self, patience: Duration) {
+        self.thread.stop(patience);
     }
 }
 

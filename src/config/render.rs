@@ -77,7 +77,7 @@ pub(super) fn render(config: &Config, secrets: Secrets) -> Value {
         "upstreams": upstreams,
         "routes": config.gateway.routes.iter().map(|route| self::route(route, secrets)).collect::<Vec<_>>(),
         "channels": channels.chain(rest).collect::<Vec<_>>(),
-        "bus": bus::bus(&config.bus),
+        "bus": bus::bus(&config.bus, secrets),
         "sessions": { "ttl": span(config.sessions.ttl) },
         "limits": limits(config),
         "drain": {

@@ -85,7 +85,8 @@ fn listeners_and_routes_are_all_that_is_required() {
             "routes: missing; list at least one, with a name, match, and one of push, websocket, proxy (c.yaml:1:1)",
         ],
     );
-    let keys = "listeners, publish, admin, upstreams, routes, channels, bus, sessions, limits, drain, telemetry, runtime";
+    let keys =
+        "listeners, publish, admin, upstreams, routes, channels, bus, sessions, limits, drain, telemetry, runtime";
     refused("", &[&format!("nothing stands here, where a mapping belongs; write keys: {keys} (c.yaml:1:1)")]);
     refused(
         "listeners: []\nroutes:\n",

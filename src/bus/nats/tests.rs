@@ -5,12 +5,13 @@
 mod nats_server;
 
 mod access;
+mod simulation;
 
 use super::store::NatsStore;
 use super::*;
-use crate::bus::conformance::{self, Factory, Instance, fresh, message, next, patiently, take};
 use crate::bus::settings::HostPort;
 use crate::bus::store::{SessionStore, StoredSession};
+use crate::bus::tests::conformance::{self, Factory, Instance, fresh, message, next, patiently, take};
 use crate::telemetry::readiness::Readiness;
 use nats_server::NatsServer;
 
@@ -68,7 +69,10 @@ fn a_restarted_server_loses_nothing() {
             a.publish(&channel, &n.to_string()).await;
         }
         nats.server.kill();
-        while !matches!(a.bus.publish(message(&channel, None, "lost"), None).await, Err(BusError::Down(_))) {}
+        while a.bus.health().is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(matches!(a.bus.publish(message(&channel, None, "lost"), None).await, Err(BusError::Down(_))));
         nats.server.restart();
         for n in 10..20 {
             a.publish(&channel, &n.to_string()).await;
@@ -151,7 +155,7 @@ fn a_stored_session_is_taken_once() {
         patiently("put", || a.put("t-1_x", session.clone())).await;
         let taken = futures_util::future::join_all([a.take("t-1_x"), b.take("t-1_x"), a.take("t-1_x")]).await;
         let taken: Vec<_> = taken.into_iter().filter_map(|taken| taken.expect("asked")).collect();
-        assert_eq!(taken, [session.clone()]);
+        assert_eq!(taken, std::slice::from_ref(&session));
         assert_eq!(b.take("no key").await, Ok(None));
         patiently("put", || b.put("t-1_x", session.clone())).await;
         assert_eq!(a.take("t-1_x").await, Ok(Some(session)));

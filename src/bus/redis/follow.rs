@@ -405,6 +405,12 @@ impl Follows {
         told
     }
 
+    /// The channels that others believe sessions to be on.
+    pub fn told(&self) -> Vec<ChannelName> {
+        let state = self.state.lock();
+        state.channels.iter().filter(|(_, one)| one.told_sessions > 0).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Appends a message that comes next, or passes over one that is there; false if something is missing before it.
     fn follow(&self, channel: &Arc<Channel>, followed: &mut Followed, epoch: u64, stored: Stored) -> bool {
         let last = channel.last();

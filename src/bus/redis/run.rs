@@ -3,6 +3,7 @@
 use crate::bus::redis::Shared;
 use crate::bus::redis::connect::{Connection, Link};
 use crate::bus::redis::script::{self, PAGE_ENTRIES_MAX};
+use crate::bus::thread::Stopped;
 use crate::hub::clock;
 use crate::model::channel::ChannelName;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -12,7 +13,7 @@ use redis::{PushInfo, PushKind, RedisError, Value};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 /// Live messages that wait to be taken, at most; what does not fit is read from the history.
 const PUSHES_MAX: usize = 16 * 1024;
@@ -30,9 +31,10 @@ const DOUBT_EVERY_TICKS: usize = 300;
 const LEASE_MS: u64 = 90_000;
 const PRESENCE_STALE_US: u64 = 30_000_000;
 const PRESENCE_MAX: usize = 2_000;
+const FAREWELL_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// Runs until `stopped`.
-pub async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+pub async fn run(shared: Arc<Shared>, mut stopped: Stopped) {
     let mut attempt = 0;
     loop {
         let (send, pushes) = mpsc::channel(PUSHES_MAX);
@@ -45,7 +47,7 @@ pub async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
         });
         let opened = tokio::select! {
             opened = tokio::time::timeout(CONNECT_TIMEOUT, Link::open(&shared.settings, on_push)) => opened,
-            _ = stopped.wait_for(|stop| *stop) => return,
+            () = stopped.wait() => return,
         };
         let reason = match opened {
             Ok(Ok(link)) => {
@@ -54,7 +56,7 @@ pub async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
                 shared.health.up();
                 let reason = tokio::select! {
                     reason = serve(&shared, &link, pushes, &overflow) => reason,
-                    _ = stopped.wait_for(|stop| *stop) => return,
+                    () = stopped.wait() => return farewell(&shared, &link).await,
                 };
                 // First, so that whoever asks from now on is refused at once.
                 shared.link.store(None);
@@ -67,7 +69,7 @@ pub async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
         shared.health.down(&reason);
         tokio::select! {
             () = tokio::time::sleep(pause(attempt)) => {}
-            _ = stopped.wait_for(|stop| *stop) => return,
+            () = stopped.wait() => return,
         }
         attempt += 1;
     }
@@ -214,6 +216,15 @@ async fn keep_time(shared: &Shared, link: &Link) -> RedisError {
             return error;
         }
     }
+}
+
+/// Other instances need not wait for the end of this one's leases.
+async fn farewell(shared: &Shared, link: &Link) {
+    shared.link.store(None);
+    let told = shared.follows.told();
+    let tells = stream::iter(told).map(|name| async move { tell(shared, link, &name, 0).await });
+    let all = tells.buffer_unordered(READS_MAX).for_each(|_| std::future::ready(()));
+    let _ = tokio::time::timeout(FAREWELL_TIMEOUT, all).await;
 }
 
 async fn tell(shared: &Shared, link: &Link, name: &ChannelName, sessions: usize) -> Result<(), RedisError> {

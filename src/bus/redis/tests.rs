@@ -5,9 +5,9 @@
 mod server;
 
 use super::*;
-use crate::bus::conformance::{self, Factory, Instance, fresh, message, next, patiently, take};
 use crate::bus::settings::{BusTls, HostPort, RedisServers};
 use crate::bus::store::{SessionStore, StoredSession};
+use crate::bus::tests::conformance::{self, Factory, Instance, fresh, message, next, patiently, take};
 use crate::model::position::Position;
 use crate::model::secret::Secret;
 use crate::telemetry::readiness::{Readiness, Status};

@@ -179,6 +179,14 @@ impl FakeBus {
 }
 
 impl Bus for FakeBus {
+    fn health(&self) -> Result<(), BusError> {
+        if *self.state.lock() == BusState::Down { Err(BusError::Down("no route".to_owned())) } else { Ok(()) }
+    }
+
+    fn set_window(&self, _: std::time::Duration) {}
+
+    fn shutdown(&self, _: std::time::Duration) {}
+
     fn describe<'a>(&'a self, _: &'a ChannelName) -> BoxFuture<'a, Result<crate::bus::ChannelInfo, BusError>> {
         Box::pin(std::future::ready(Ok(crate::bus::ChannelInfo::default())))
     }

@@ -1,11 +1,12 @@
 //! What a shared bus counts. Its tasks are few, so that they count here directly.
 
 use super::page::Page;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// The counts of the bus; at zero where it is the embedded one.
+/// The counts of the bus. Where none is declared it is the embedded one, which is always there and counts nothing.
 #[derive(Debug, Default)]
 pub struct BusMetrics {
+    shared: AtomicBool,
     connected: AtomicU64,
     lag_us: AtomicU64,
     published: AtomicU64,
@@ -18,6 +19,11 @@ pub struct BusMetrics {
 }
 
 impl BusMetrics {
+    /// Says that it is a shared one, which may be out of reach.
+    pub fn declare(&self) {
+        self.shared.store(true, Relaxed);
+    }
+
     /// Whether the bus can be reached now.
     pub fn set_connected(&self, connected: bool) {
         self.connected.store(u64::from(connected), Relaxed);
@@ -66,8 +72,8 @@ impl BusMetrics {
 
     pub(super) fn write(&self, page: &mut Page) {
         let of = |value: &AtomicU64| value.load(Relaxed) as f64;
-        page.gauge("pushbridge_bus_connected", "1 while the shared bus can be reached; 0 with the embedded bus.")
-            .sample(&[], of(&self.connected));
+        page.gauge("pushbridge_bus_connected", "1 while the bus can be reached, as the embedded one always can.")
+            .sample(&[], if self.shared.load(Relaxed) { of(&self.connected) } else { 1.0 });
         page.gauge("pushbridge_bus_lag_seconds", "From the bus's taking of the newest message to its arrival here.")
             .sample(&[], of(&self.lag_us) / 1e6);
         page.gauge("pushbridge_bus_channels", "Channels that this instance follows on the shared bus.")

@@ -1,8 +1,8 @@
 //! Servers that let not everybody in.
 
 use super::{NatsServer, open, settings};
-use crate::bus::conformance::{self, Factory, Instance, fresh, message, next};
 use crate::bus::settings::{BusTls, NatsSettings};
+use crate::bus::tests::conformance::{self, Factory, Instance, fresh, message, next};
 use crate::bus::{Bus, BusError};
 use crate::hub::Hub;
 use crate::model::secret::Secret;

@@ -23,11 +23,32 @@ use std::time::Duration;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a channel may be followed after its last session left.
+const LINGER_MAX: Duration = Duration::from_secs(45);
 
 /// Makes buses on one shared server.
 pub trait Factory {
     /// A bus of another instance, which feeds `hub`. It is connected, or will be within the patience of the tests.
     fn bus(&self, hub: &Arc<Hub>) -> Arc<dyn Bus>;
+
+    /// Where another instance has its sessions: a hub of its own. The embedded bus has only one hub, and what stand for
+    /// instances there are its workers.
+    fn hub(&self) -> (Arc<Hub>, usize) {
+        (hub(1), 0)
+    }
+
+    /// Whether an instance gets only what it has sessions for.
+    fn follows(&self) -> bool {
+        true
+    }
+}
+
+/// A hub whose channels `short.*` keep 10 messages, others 1000.
+pub fn hub(workers: usize) -> Arc<Hub> {
+    let short = ChannelPolicy { history_messages_max: 10, ..ChannelPolicy::default() };
+    let pattern = ChannelPattern::new("short.*").expect("a pattern");
+    let policies = Arc::new(ArcSwap::from_pointee(ChannelPolicies::new(vec![(pattern, short)])));
+    Hub::new(workers, Clock::start(), HubLimits::default(), policies)
 }
 
 /// One instance: a hub, its one worker, and a bus.
@@ -41,13 +62,10 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// An instance whose channels `short.*` keep 10 messages, others 1000.
+    /// Another instance.
     pub fn new(factory: &dyn Factory) -> Self {
-        let short = ChannelPolicy { history_messages_max: 10, ..ChannelPolicy::default() };
-        let pattern = ChannelPattern::new("short.*").expect("a pattern");
-        let policies = Arc::new(ArcSwap::from_pointee(ChannelPolicies::new(vec![(pattern, short)])));
-        let hub = Hub::new(1, Clock::start(), HubLimits::default(), policies);
-        let shard = Shard::new(&hub, 0);
+        let (hub, worker) = factory.hub();
+        let shard = Shard::new(&hub, worker);
         let bus = factory.bus(&hub);
         let pumped = Rc::clone(&shard);
         tokio::task::spawn_local(poll_fn(move |cx| pumped.poll_pump(cx, |_| {})));
@@ -149,9 +167,13 @@ pub async fn all(factory: &dyn Factory) {
     what_history_lost_is_a_gap(factory).await;
     an_id_counts_on_every_instance(factory).await;
     of_two_that_compare_one_wins(factory).await;
-    a_channel_without_sessions_is_not_followed(factory).await;
+    if factory.follows() {
+        a_channel_without_sessions_is_not_followed(factory).await;
+        a_channel_is_let_go_of_and_taken_up_again(factory).await;
+    }
     a_channel_is_described(factory).await;
     any_message_travels(factory).await;
+    health_is_told_and_nothing_goes_on_after_the_farewell(factory).await;
 }
 
 async fn a_publish_answers_its_position(factory: &dyn Factory) {
@@ -290,8 +312,28 @@ async fn a_channel_without_sessions_is_not_followed(factory: &dyn Factory) {
     a.publish(&followed, "seen").await;
     assert_eq!(next(&mut on_b).await, "seen");
     assert!(b.hub.find(other.as_str()).is_none());
-    // Publishing alone opens no channel either, except where the hub is the bus.
     assert!(b.hub.find(followed.as_str()).is_some());
+}
+
+async fn a_channel_is_let_go_of_and_taken_up_again(factory: &dyn Factory) {
+    let (a, b, channel) = (Instance::new(factory), Instance::new(factory), fresh("again"));
+    let mut on_b = b.subscribe(&channel, None).await;
+    a.publish(&channel, "1").await;
+    assert_eq!(next(&mut on_b).await, "1");
+    let cursor = on_b.cursor();
+    drop(on_b);
+    // As long as that takes: nobody is told of it.
+    let gone = async {
+        while b.hub.find(channel.as_str()).is_some() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(LINGER_MAX, gone).await.expect("the channel is let go of");
+    a.publish(&channel, "2").await;
+    let mut back = b.subscribe(&channel, Some(&cursor)).await;
+    assert_eq!((back.resumed(), next(&mut back).await), (Some(true), "2".to_owned()));
+    a.publish(&channel, "3").await;
+    assert_eq!(next(&mut back).await, "3");
 }
 
 async fn a_channel_is_described(factory: &dyn Factory) {
@@ -302,6 +344,42 @@ async fn a_channel_is_described(factory: &dyn Factory) {
     let last = a.publish(&channel, "b").await;
     let info = a.bus.describe(&channel).await.expect("described");
     assert_eq!((info.position, info.history_messages), (Some(last), 2));
+    // Sessions of all instances, until they leave.
+    let b = Instance::new(factory);
+    let on_a = [a.subscribe(&channel, None).await, a.subscribe(&channel, None).await];
+    let on_b = b.subscribe(&channel, None).await;
+    let counts = async |expected: usize| {
+        let told = async {
+            loop {
+                let sums = [&a, &b].map(async |instance| {
+                    let info = patiently("describe", || instance.bus.describe(&channel)).await;
+                    info.instances.iter().map(|(_, sessions)| sessions).sum::<usize>()
+                });
+                let [on_a, on_b] = sums;
+                if (on_a.await, on_b.await) == (expected, expected) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let told = tokio::time::timeout(PATIENCE, told).await;
+        told.unwrap_or_else(|_| panic!("not all say {expected} sessions"));
+    };
+    counts(3).await;
+    drop(on_b);
+    counts(2).await;
+    drop(on_a);
+    counts(0).await;
+}
+
+async fn health_is_told_and_nothing_goes_on_after_the_farewell(factory: &dyn Factory) {
+    let (a, channel) = (Instance::new(factory), fresh("health"));
+    a.publish(&channel, "1").await;
+    assert_eq!(a.bus.health(), Ok(()));
+    // A farewell ends at once, and nothing can be published any more but where the hub is the bus.
+    a.bus.shutdown(PATIENCE);
+    let after = a.bus.publish(message(&channel, None, "2"), None).await;
+    assert_eq!(after.is_ok(), !factory.follows(), "{after:?}");
 }
 
 async fn any_message_travels(factory: &dyn Factory) {

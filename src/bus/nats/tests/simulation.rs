@@ -9,13 +9,13 @@ use crate::bus::nats::follow::{Follow, Live, View};
 use crate::hub::channel::Channel;
 use crate::hub::clock::Clock;
 use crate::hub::policy::{ChannelPolicies, ChannelPolicy};
-use crate::hub::shard::{Delivery, Shard, Start, Subscription};
+use crate::hub::shard::{Delivery, EndOrder, Shard, Start, Subscription};
 use crate::hub::{Hub, HubLimits};
 use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
 use crate::model::message::{Data, Message};
 use crate::model::pattern::ChannelPattern;
-use crate::model::session::{CloseReason, GapReason};
+use crate::model::session::{CloseReason, GapReason, Selector};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -500,7 +500,8 @@ impl World {
 
     /// Its sessions are ended in order; then another process takes its place.
     fn drain(&mut self, instance: usize) {
-        self.instances[instance].shard.end_all(CloseReason::Drain);
+        let all = EndOrder { selector: Selector::All, reason: CloseReason::Drain, window_us: 0, seed: 0 };
+        self.instances[instance].shard.end_sessions(&all);
         for client in 0..CLIENTS {
             while self.clients[client].session.as_ref().is_some_and(|(on, _)| *on == instance) {
                 self.read(client);
