@@ -2,7 +2,7 @@
 //! of a gap, closed or conflated, as its channel says; and what it has not read costs no memory.
 //!
 //! ```text
-//! slow one subscribes ─▶ 16 MB, which nobody takes ─▶ the others come ─▶ twice what the log keeps, for all ─▶ it reads on
+//! slow one subscribes ─▶ 16 MB, which nobody takes ─▶ the others come ─▶ more than the log keeps, for all ─▶ it reads on
 //! ```
 //!
 //! Nothing here depends on how fast anything is: a publisher never runs further ahead of the readers than the channel
@@ -40,8 +40,8 @@ const MESSAGE_BYTES: usize = 8000;
 const BATCH: usize = 16;
 /// 16 MB, far more than the system takes for a connection that is not read.
 const ALONE: usize = 2048;
-/// Twice what the channel keeps.
-const TOGETHER: usize = 128;
+/// Half as much again as the channel keeps.
+const TOGETHER: usize = 96;
 /// What the process may grow by while 16 MB are published that nobody takes, and in all once it serves all clients.
 const GROWTH_ALONE_KIB_MAX: u64 = 10 * 1024;
 const GROWTH_TOGETHER_KIB_MAX: u64 = 14 * 1024;

@@ -30,7 +30,7 @@ pub enum Heard {
 /// A subscribed client, which reads only when it is asked to.
 pub enum Client {
     Events(EventStream),
-    Socket(WebSocket),
+    Socket(Box<WebSocket>),
 }
 
 /// Opens clients of a channel, one after the other.
@@ -88,7 +88,7 @@ impl Clients {
                     assert_eq!(socket.json().await["type"], "welcome");
                     assert_eq!(socket.json().await["type"], "subscribed");
                 }
-                Client::Socket(socket)
+                Client::Socket(Box::new(socket))
             }
         }
     }
