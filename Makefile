@@ -1,16 +1,19 @@
-# make test    everything that must pass: format, lints, docs, all tests (installs what the tests need)
-# make lint    the same without the tests
-# make bench   measures it beside other push servers (ROUNDS=3 ROWS=regex PEERS=regex); writes docs/performance.md
-# make demo    the trading desk, on https://127.0.0.1:8443/
+# make test                everything that must pass: format, lints, docs, all tests (installs what the tests need)
+# make lint                the same without the tests
+# make bench               measures it beside other push servers (ROUNDS=3 ROWS=regex PEERS=regex); writes docs/performance.md
+# make bench-instructions  counts instructions of the hot paths, against those accepted (part of make test)
+# make bench-memory        writes where each byte of a waiting session is into docs/performance.md
+# make demo                the trading desk, on https://127.0.0.1:8443/
 
 CARGO ?= cargo
 
-.PHONY: test lint bench bench-load demo tools
+.PHONY: test lint bench bench-load bench-instructions bench-memory demo tools
 
 # The whole-program tests come last: their summary ends the output. The browser tests need Chromium.
 test: tools lint
 	$(CARGO) test --doc
 	$(CARGO) test --lib --bins
+	python3 bench/instructions.py
 	$(CARGO) test --test it
 
 lint:
@@ -29,6 +32,12 @@ bench: bench-load
 
 bench-load:
 	$(CARGO) build --release --locked --manifest-path bench/load/Cargo.toml --target-dir target/load
+
+bench-instructions: tools
+	python3 bench/instructions.py
+
+bench-memory:
+	python3 bench/memory.py
 
 demo:
 	$(CARGO) run --release -- demo
