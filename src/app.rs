@@ -15,6 +15,7 @@ mod worker;
 use crate::admin::reload::Reloads;
 use crate::bus::Bus;
 use crate::bus::memory::MemoryBus;
+use crate::bus::sequences::Sequences;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::diff::Comparable;
@@ -102,6 +103,7 @@ pub struct Running {
 struct Shared {
     hub: Arc<Hub>,
     bus: Arc<dyn Bus>,
+    sequences: Arc<Sequences>,
     gateway: Arc<ArcSwap<GatewaySettings>>,
     policies: Arc<ArcSwap<ChannelPolicies>>,
     publish: Arc<ArcSwap<PublishSettings>>,
@@ -191,9 +193,15 @@ fn share(
     };
     let hub = Hub::new(config.workers.get(), Clock::start(), hub_limits, Arc::clone(&policies));
     let bus = Arc::new(MemoryBus::new(Arc::clone(&hub), config.publish.idempotency_window));
+    let sequences = Sequences::new(Arc::clone(&hub));
+    let caches = config.gateway.upstreams.iter().filter_map(|upstream| Some(upstream.grip.as_ref()?.id_cache));
+    if let Some(id_cache) = caches.max() {
+        sequences.set_id_cache(id_cache);
+    }
     let shared = Arc::new(Shared {
         hub,
         bus: Arc::<MemoryBus>::clone(&bus),
+        sequences,
         gateway: Arc::new(ArcSwap::from_pointee(config.gateway)),
         policies,
         publish: Arc::new(ArcSwap::from_pointee(config.publish)),

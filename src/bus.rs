@@ -3,6 +3,7 @@
 //! A bus gives each message its position, remembers ids for the idempotency window, and feeds the hub in order.
 
 pub mod memory;
+pub mod sequences;
 
 use crate::hub::HubError;
 use crate::hub::channel::Channel;

@@ -149,7 +149,11 @@ impl Inner {
             Action::Push(push) => {
                 push.channels.iter().map(|channel| channel.fill(&params)).collect::<Result<_, _>>()?
             }
-            Action::WebSocket(_) | Action::Proxy(_) => Vec::new(),
+            Action::Proxy(proxy) => {
+                let implicit = proxy.grip.iter().flat_map(|grip| &grip.channels);
+                implicit.map(|channel| channel.fill(&params)).collect::<Result<_, _>>()?
+            }
+            Action::WebSocket(_) => Vec::new(),
         };
         Ok((Arc::clone(route), channels))
     }

@@ -1,6 +1,6 @@
 //! The publish listener: where backends POST events.
 //!
-//! `POST /v1/events` takes JSON events, NDJSON and CloudEvents; each webhook of the configuration has a path of its
+//! `POST /publish/` takes GRIP items; `POST /v1/events` takes JSON events, NDJSON and CloudEvents; each webhook of the configuration has a path of its
 //! own. A request is authenticated, read within bounds, decoded as a whole, checked against each channel's policy, and
 //! only then given to the bus. This room knows no sessions and no routes.
 
@@ -8,6 +8,7 @@ mod auth;
 mod body;
 mod condition;
 mod events;
+mod grip;
 mod media;
 mod ndjson;
 mod respond;
@@ -18,6 +19,7 @@ mod tests;
 mod webhook;
 
 use crate::bus::Bus;
+use crate::bus::sequences::Sequences;
 use crate::hub::policy::ChannelPolicies;
 use crate::server::body::Body;
 use crate::server::request_id::RequestId;
@@ -52,6 +54,7 @@ struct Room {
     settings: RefCell<Cache<Arc<ArcSwap<PublishSettings>>, Arc<PublishSettings>>>,
     policies: Arc<ArcSwap<ChannelPolicies>>,
     bus: Arc<dyn Bus>,
+    sequences: Arc<Sequences>,
     metrics: Rc<WorkerMetrics>,
     waits: body::Waits,
     now_secs: fn() -> u64,
@@ -63,11 +66,12 @@ impl PublishHandler {
         settings: Arc<ArcSwap<PublishSettings>>,
         policies: Arc<ArcSwap<ChannelPolicies>>,
         bus: Arc<dyn Bus>,
+        sequences: Arc<Sequences>,
         metrics: Rc<WorkerMetrics>,
     ) -> Self {
         let settings = RefCell::new(Cache::new(settings));
         let (waits, now_secs) = (body::Waits::default(), unix_secs as fn() -> u64);
-        Self { room: Rc::new(Room { settings, policies, bus, metrics, waits, now_secs }) }
+        Self { room: Rc::new(Room { settings, policies, bus, sequences, metrics, waits, now_secs }) }
     }
 }
 
@@ -75,11 +79,13 @@ impl Handler for PublishHandler {
     fn handle(&self, request: Request, _peer: Rc<Peer>) -> LocalBoxFuture<'static, Answer> {
         let room = Rc::clone(&self.room);
         Box::pin(async move {
+            let plain = grip::answers_plainly(&request);
             let response = match answer(&room, request).await {
                 Ok(response) => response,
                 Err(error) => {
                     error.count(&room.metrics);
-                    respond::refused(&error, RequestId::next())
+                    let refused = respond::refused(&error, RequestId::next());
+                    if plain { respond::plainly(refused, &error) } else { refused }
                 }
             };
             room.metrics.publish_request(response.status().as_u16());
@@ -95,6 +101,14 @@ async fn answer(room: &Rc<Room>, request: Request) -> Result<Response, PublishEr
     if path == EVENTS_PATH {
         only(&head.method, &[Method::POST])?;
         return events::answer(room, &settings, &head, body).await;
+    }
+    if grip::PUBLISH_PATHS.contains(&path) {
+        only(&head.method, &[Method::POST])?;
+        return Box::pin(grip::publish(room, &settings, &head.headers, body)).await;
+    }
+    if path == grip::RECOVER_PATH {
+        only(&head.method, &[Method::POST])?;
+        return grip::recover(room, &settings, &head.headers).await;
     }
     if let Some(hook) = settings.webhooks.iter().find(|hook| *hook.path == *path) {
         only(&head.method, &[Method::POST])?;

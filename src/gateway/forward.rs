@@ -264,8 +264,9 @@ mod tests {
                 connect_timeout: SOON,
                 response_timeout: SOON,
                 retry_attempts_max: 0,
+                grip: None,
             };
-            let route = ProxyRoute { upstream: Arc::new(upstream) };
+            let route = ProxyRoute { upstream: Arc::new(upstream), grip: None };
             let peer = Peer {
                 address: ([192, 0, 2, 7], 5000).into(),
                 local: ([127, 0, 0, 1], 8080).into(),

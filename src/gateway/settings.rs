@@ -102,4 +102,17 @@ impl WebSocketRoute {
 pub struct ProxyRoute {
     /// Who answers.
     pub upstream: Arc<UpstreamSettings>,
+    /// How its answers may hold clients, if they may.
+    pub grip: Option<GripRoute>,
+}
+
+/// How a route's answers may hold clients.
+#[derive(Debug, Clone, Default)]
+pub struct GripRoute {
+    /// What stands before the names of the backend's channels.
+    pub channel_prefix: Box<str>,
+    /// Channels of every hold, beside the backend's own.
+    pub channels: Vec<crate::route::Template>,
+    /// Channels of one session.
+    pub subscriptions_max: usize,
 }

@@ -327,6 +327,7 @@ mod tests {
             event: None,
             data: Data::Text(text.into()),
             cloudevent: None,
+            grip: None,
         }
     }
 

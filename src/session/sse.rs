@@ -129,6 +129,8 @@ impl Session {
     fn queue(&mut self, sent: &mut usize) -> Option<CloseReason> {
         while self.link.has_room() && *sent < TURN_MESSAGES_MAX {
             match self.subscription.next()? {
+                // A GRIP item without a form for event streams.
+                Delivery::Message(entry) if entry.message.data_for(Transport::Sse).is_none() => continue,
                 Delivery::Message(entry) => {
                     self.push(&entry);
                     *sent += 1;

@@ -1,7 +1,10 @@
 //! A bus that remembers, and a handler on it.
 
+use crate::bus::sequences::Sequences;
 use crate::bus::{Bus, BusError, IfMatch, Published};
+use crate::hub::clock::Clock;
 use crate::hub::policy::{ChannelPolicies, ChannelPolicy};
+use crate::hub::{Hub, HubLimits};
 use crate::model::channel::ChannelName;
 use crate::model::message::Message;
 use crate::model::pattern::ChannelPattern;
@@ -146,6 +149,7 @@ impl World {
             Arc::clone(&settings),
             policies,
             Arc::clone(&bus) as Arc<dyn Bus>,
+            Sequences::new(Hub::new(1, Clock::start(), HubLimits::default(), Arc::default())),
             Metrics::new().worker(),
         );
         let room = Rc::into_inner(new.room).expect("one owner");

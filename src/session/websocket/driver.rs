@@ -188,6 +188,8 @@ impl<W: Wire, F: Feed> Driver<W, F> {
             }
             let Some(delivery) = self.feed.next() else { return Pause::Empty };
             let published_us = match &delivery {
+                // A GRIP item without a form for WebSockets.
+                Delivery::Message(entry) if entry.message.data_for(Transport::WebSocket).is_none() => continue,
                 Delivery::Message(entry) => Some(entry.published_us),
                 Delivery::Gap(gap) => {
                     self.metrics.gap(gap.reason);

@@ -88,7 +88,7 @@ pub(super) fn name(text: &str) -> ChannelName {
 pub(super) fn entry(channel: &str, offset: u64, data: Data) -> Arc<Entry> {
     let event = Some(Label::new("e").expect("a label"));
     Arc::new(Entry {
-        message: Message { channel: name(channel), id: None, event, data, cloudevent: None },
+        message: Message { channel: name(channel), id: None, event, data, cloudevent: None, grip: None },
         position: Position { epoch: 1, offset },
         published_us: 0,
         sse: OnceLock::new(),

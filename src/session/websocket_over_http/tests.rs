@@ -215,7 +215,7 @@ impl TestHub {
     fn publish(&self, data: Data) -> Arc<Entry> {
         let channel = ChannelName::new("a").expect("a name");
         let entry = Arc::new(Entry {
-            message: Message { channel, id: None, event: None, data, cloudevent: None },
+            message: Message { channel, id: None, event: None, data, cloudevent: None, grip: None },
             position: Position { epoch: 1, offset: 1 },
             published_us: 0,
             sse: OnceLock::new(),

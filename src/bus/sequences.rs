@@ -1,0 +1,172 @@
+//! GRIP items on their way to the bus: repeated ids are dropped, and messages that come too early wait for the ones
+//! before them ([`crate::proto::grip::sequence`]).
+//!
+//! The order is of this instance's publishers: of two instances each puts in order what is published to it.
+
+use crate::bus::{Bus, BusError, Published};
+use crate::hub::Hub;
+use crate::hub::channel::Channel;
+use crate::model::channel::ChannelName;
+use crate::model::message::{Label, Message};
+use crate::proto::grip::sequence::{Fate, Sequencer, Subscribed};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long an id is remembered unless an upstream says otherwise.
+pub const ID_CACHE_DEFAULT: Duration = Duration::from_secs(60);
+/// Channels whose order is known; beyond them those without recent messages are forgotten.
+const CHANNELS_MAX: usize = 100_000;
+
+/// The order of every channel that GRIP items with ids are published to; shared by all workers.
+#[derive(Debug)]
+pub struct Sequences {
+    hub: Arc<Hub>,
+    id_cache_ms: AtomicU64,
+    channels: Mutex<HashMap<ChannelName, Arc<Order>>>,
+    /// How many channels there may be before some are forgotten.
+    sweep_at: AtomicU64,
+    /// When ids were forgotten last, in microseconds of the hub's clock.
+    recovered_us: watch::Sender<u64>,
+}
+
+type Order = tokio::sync::Mutex<Sequencer>;
+
+/// What became of an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// It was published.
+    Published(Published),
+    /// It waits for its predecessor.
+    Parked,
+    /// Its id was there a short while ago.
+    Repeated,
+}
+
+impl Sequences {
+    /// No channel yet.
+    pub fn new(hub: Arc<Hub>) -> Arc<Self> {
+        Arc::new(Self {
+            hub,
+            id_cache_ms: AtomicU64::new(ID_CACHE_DEFAULT.as_millis() as u64),
+            channels: Mutex::default(),
+            sweep_at: AtomicU64::new(1024),
+            recovered_us: watch::Sender::new(0),
+        })
+    }
+
+    /// Says how long ids are remembered.
+    pub fn set_id_cache(&self, time: Duration) {
+        self.id_cache_ms.store(time.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Publishes a GRIP item, in its place. Once begun, it is done also when the caller goes.
+    ///
+    /// # Errors
+    /// When the bus does not take it; its id is then as if it had never come.
+    pub async fn publish(self: &Arc<Self>, bus: &Arc<dyn Bus>, message: Message) -> Result<Taken, BusError> {
+        if message.grip.as_ref().is_none_or(|grip| grip.id.is_none()) {
+            return bus.publish(message, None).await.map(Taken::Published);
+        }
+        let (sequences, bus) = (Arc::clone(self), Arc::clone(bus));
+        let task = tokio::task::spawn_local(async move { sequences.publish_in_order(&bus, message).await });
+        task.await.unwrap_or_else(|error| Err(BusError::Down(format!("the publish was cut off: {error}"))))
+    }
+
+    /// Forgets the last ids, and makes every reliable session ask its backend again.
+    pub async fn recover(&self) {
+        let channels: Vec<_> = self.channels.lock().values().cloned().collect();
+        for channel in channels {
+            channel.lock().await.reset();
+        }
+        self.recovered_us.send_replace(self.hub.clock().now_us());
+    }
+
+    /// Hears of [`Sequences::recover`].
+    pub fn recoveries(&self) -> watch::Receiver<u64> {
+        self.recovered_us.subscribe()
+    }
+
+    /// The last id of a channel, if it is known.
+    pub fn newest_id(&self, channel: &str) -> Option<Label> {
+        let since_us = *self.recovered_us.borrow();
+        self.hub.find(channel)?.newest(|entry| {
+            let grip = entry.message.grip.as_ref().filter(|grip| grip.is_ordered())?;
+            grip.id.clone().filter(|_| entry.published_us >= since_us)
+        })
+    }
+
+    async fn publish_in_order(self: &Arc<Self>, bus: &Arc<dyn Bus>, message: Message) -> Result<Taken, BusError> {
+        let order = self.order(&message.channel);
+        let mut sequencer = order.lock().await;
+        let now_ms = self.now_ms();
+        let subscribed =
+            match self.hub.find(message.channel.as_str()).map_or(0, |channel: Arc<Channel>| channel.sessions()) {
+                0 => Subscribed::Nobody,
+                _ => Subscribed::Somebody,
+            };
+        match sequencer.offer(message, subscribed, self.id_cache_ms.load(Ordering::Relaxed), now_ms) {
+            Fate::Repeated => Ok(Taken::Repeated),
+            Fate::Parked(passed) => {
+                let _ = pass(bus, &mut sequencer, passed).await;
+                self.release_later(bus, &order, &sequencer);
+                Ok(Taken::Parked)
+            }
+            Fate::Passed(passed) => pass(bus, &mut sequencer, passed).await.map(Taken::Published),
+        }
+    }
+
+    fn release_later(self: &Arc<Self>, bus: &Arc<dyn Bus>, order: &Arc<Order>, sequencer: &Sequencer) {
+        let (sequences, bus, order) = (Arc::clone(self), Arc::clone(bus), Arc::clone(order));
+        // The newest waits longest; each that is parked has a task, so that none is overlooked.
+        let Some(until_ms) = sequencer.last_deadline_ms() else { return };
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(Duration::from_millis(until_ms.saturating_sub(sequences.now_ms()))).await;
+            let mut sequencer = order.lock().await;
+            let late = sequencer.release(sequences.now_ms().max(until_ms));
+            let _ = pass(&bus, &mut sequencer, late).await;
+        });
+    }
+
+    fn order(&self, channel: &ChannelName) -> Arc<Order> {
+        let mut channels = self.channels.lock();
+        if let Some(order) = channels.get(channel) {
+            return Arc::clone(order);
+        }
+        if channels.len() as u64 >= self.sweep_at.load(Ordering::Relaxed) {
+            let (id_cache_ms, now_ms) = (self.id_cache_ms.load(Ordering::Relaxed), self.now_ms());
+            channels.retain(|_, order| {
+                Arc::strong_count(order) > 1
+                    || order.try_lock().is_ok_and(|mut order| !order.is_idle(id_cache_ms, now_ms))
+            });
+            if channels.len() >= CHANNELS_MAX {
+                // Their last ids are still in their logs; what is lost is that a repeated id is known.
+                channels.retain(|_, order| Arc::strong_count(order) > 1);
+            }
+            self.sweep_at.store((2 * channels.len() as u64).max(1024), Ordering::Relaxed);
+        }
+        Arc::clone(channels.entry(channel.clone()).or_default())
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.hub.clock().now_us() / 1000
+    }
+}
+
+/// Publishes in order, and gives what became of the first. What fails can come again.
+async fn pass(bus: &Arc<dyn Bus>, sequencer: &mut Sequencer, passed: Vec<Message>) -> Result<Published, BusError> {
+    let mut first = None;
+    for message in passed {
+        let id = message.grip.as_ref().and_then(|grip| grip.id.clone());
+        let published = bus.publish(message, None).await;
+        if let (Err(error), Some(id)) = (&published, &id) {
+            sequencer.withdraw(id);
+            tracing::debug!(%error, "an item was not published");
+        }
+        first.get_or_insert(published);
+    }
+    first.unwrap_or_else(|| Err(BusError::Down("nothing was published".to_owned())))
+}
