@@ -194,10 +194,7 @@ fn share(
     let hub = Hub::new(config.workers.get(), Clock::start(), hub_limits, Arc::clone(&policies));
     let bus = Arc::new(MemoryBus::new(Arc::clone(&hub), config.publish.idempotency_window));
     let sequences = Sequences::new(Arc::clone(&hub));
-    let caches = config.gateway.upstreams.iter().filter_map(|upstream| Some(upstream.grip.as_ref()?.id_cache));
-    if let Some(id_cache) = caches.max() {
-        sequences.set_id_cache(id_cache);
-    }
+    sequences.set_id_cache(config.gateway.id_cache());
     let shared = Arc::new(Shared {
         hub,
         bus: Arc::<MemoryBus>::clone(&bus),

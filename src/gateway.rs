@@ -3,12 +3,13 @@
 //! ```text
 //! request ─▶ check ─▶ route ─┬─ push ──────▶ hub.subscribe ─▶ SSE · WebSocket · long poll
 //!                            ├─ websocket ─▶ OPEN to the backend ─▶ bridged session
-//!                            └─ proxy ─────▶ upstream ─▶ its response, or a tunnel
+//!                            └─ proxy ─────▶ upstream ─▶ its response, a tunnel, or what it holds (GRIP)
 //! ```
 
 pub mod cors;
 mod ending;
 pub mod forward;
+mod grip;
 pub mod push;
 pub mod respond;
 pub mod settings;
@@ -29,6 +30,7 @@ use crate::telemetry::metrics::WorkerMetrics;
 use crate::upstream::Upstreams;
 use arc_swap::{ArcSwap, Cache};
 use futures_util::future::LocalBoxFuture;
+use grip::Fetches;
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, StatusCode};
 use respond::ClientError;
@@ -65,13 +67,15 @@ struct Inner {
     parts: Parts,
     /// The settings as of the last look.
     settings: RefCell<Cache<Arc<ArcSwap<GatewaySettings>>, Arc<GatewaySettings>>>,
+    /// Requests of held sessions that are under way.
+    fetches: Fetches,
 }
 
 impl Gateway {
     /// A gateway of these parts.
     pub fn new(parts: Parts) -> Self {
         let settings = RefCell::new(Cache::new(Arc::clone(&parts.settings)));
-        Self { inner: Rc::new(Inner { parts, settings }) }
+        Self { inner: Rc::new(Inner { parts, settings, fetches: Fetches::default() }) }
     }
 }
 
@@ -88,7 +92,7 @@ impl Inner {
         Arc::clone(self.settings.borrow_mut().load())
     }
 
-    async fn answer(&self, request: Request, peer: Rc<Peer>) -> Answer {
+    async fn answer(self: &Rc<Self>, request: Request, peer: Rc<Peer>) -> Answer {
         let started_us = self.parts.shard.clock().now_us();
         let request_id = RequestId::next();
         let (parts, body) = request.into_parts();
@@ -101,7 +105,10 @@ impl Inner {
                 let result = match &route.action {
                     Action::Push(push) => self.push(push, &channels, &parts, body, &route.name).await,
                     Action::WebSocket(bridge) => self.websocket(bridge, parts, exchange).await,
-                    Action::Proxy(proxy) => self.forward(proxy, Request::from_parts(parts, body), exchange).await,
+                    Action::Proxy(proxy) => {
+                        let request = Request::from_parts(parts, body);
+                        self.forward(proxy, channels, request, exchange).await
+                    }
                 };
                 (Some(route), result)
             }

@@ -7,14 +7,13 @@ use crate::bus::{Bus, BusError, Published};
 use crate::hub::Hub;
 use crate::hub::channel::Channel;
 use crate::model::channel::ChannelName;
-use crate::model::message::{Label, Message};
+use crate::model::message::Message;
 use crate::proto::grip::sequence::{Fate, Sequencer, Subscribed};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// How long an id is remembered unless an upstream says otherwise.
 pub const ID_CACHE_DEFAULT: Duration = Duration::from_secs(60);
@@ -29,8 +28,6 @@ pub struct Sequences {
     channels: Mutex<HashMap<ChannelName, Arc<Order>>>,
     /// How many channels there may be before some are forgotten.
     sweep_at: AtomicU64,
-    /// When ids were forgotten last, in microseconds of the hub's clock.
-    recovered_us: watch::Sender<u64>,
 }
 
 type Order = tokio::sync::Mutex<Sequencer>;
@@ -54,7 +51,6 @@ impl Sequences {
             id_cache_ms: AtomicU64::new(ID_CACHE_DEFAULT.as_millis() as u64),
             channels: Mutex::default(),
             sweep_at: AtomicU64::new(1024),
-            recovered_us: watch::Sender::new(0),
         })
     }
 
@@ -82,21 +78,7 @@ impl Sequences {
         for channel in channels {
             channel.lock().await.reset();
         }
-        self.recovered_us.send_replace(self.hub.clock().now_us());
-    }
-
-    /// Hears of [`Sequences::recover`].
-    pub fn recoveries(&self) -> watch::Receiver<u64> {
-        self.recovered_us.subscribe()
-    }
-
-    /// The last id of a channel, if it is known.
-    pub fn newest_id(&self, channel: &str) -> Option<Label> {
-        let since_us = *self.recovered_us.borrow();
-        self.hub.find(channel)?.newest(|entry| {
-            let grip = entry.message.grip.as_ref().filter(|grip| grip.is_ordered())?;
-            grip.id.clone().filter(|_| entry.published_us >= since_us)
-        })
+        self.hub.forget_ids();
     }
 
     async fn publish_in_order(self: &Arc<Self>, bus: &Arc<dyn Bus>, message: Message) -> Result<Taken, BusError> {

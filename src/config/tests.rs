@@ -374,7 +374,7 @@ fn secrets_come_from_files_and_the_environment() {
     );
     section(
         "publish: { auth: [{ jwt: {} }] }",
-        &["publish.auth[0].jwt: unknown key \"jwt\"; the keys here are bearer (c.yaml:1:21)"],
+        &["publish.auth[0].jwt: unknown key \"jwt\"; the keys here are bearer, grip_sig (c.yaml:1:21)"],
     );
 }
 

@@ -1,5 +1,6 @@
 //! The checked `routes`: what the gateway does with a request.
 
+use crate::bus::sequences::ID_CACHE_DEFAULT;
 use crate::route::RouteTable;
 use crate::session::settings::{BridgeSettings, PushSettings};
 use crate::upstream::settings::UpstreamSettings;
@@ -15,6 +16,15 @@ pub struct GatewaySettings {
     pub routes: RouteTable<Action>,
     /// Upstreams by name, each once, whether a route uses it or not.
     pub upstreams: Vec<Arc<UpstreamSettings>>,
+}
+
+impl GatewaySettings {
+    /// How long ids of GRIP items are remembered: the longest of all upstreams counts, since an item does not say which
+    /// one publishes it.
+    pub fn id_cache(&self) -> Duration {
+        let caches = self.upstreams.iter().filter_map(|upstream| Some(upstream.grip.as_ref()?.id_cache));
+        caches.max().unwrap_or(ID_CACHE_DEFAULT)
+    }
 }
 
 /// What a route does.

@@ -1,10 +1,9 @@
 //! A channel of this instance: its log, and which shards want to know when it moves.
 
-use crate::hub::log::{Entry, Log};
+use crate::hub::log::Log;
 use crate::model::channel::ChannelName;
 use crate::model::position::Position;
 use parking_lot::Mutex;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 /// A channel: shared by the bus, which appends, and the shards, which copy what is new.
@@ -52,13 +51,6 @@ impl Channel {
     /// The position of the newest message ever; offset 0 if there was none.
     pub fn last(&self) -> Position {
         self.log.lock().last()
-    }
-
-    /// What `found` makes of the newest entry that it has an answer for, of a few of the last.
-    pub fn newest<T>(&self, found: impl FnMut(&Arc<Entry>) -> Option<T>) -> Option<T> {
-        const LOOKED_AT_MAX: u64 = 64;
-        let log = self.log.lock();
-        log.entries_from(log.end().saturating_sub(LOOKED_AT_MAX)).filter_map(found).last()
     }
 
     /// Whether publishers run ahead of the shards by half of what the log keeps.

@@ -39,6 +39,10 @@ pub struct Entry {
     pub websocket_cloudevents: OnceLock<Bytes>,
     /// The long poll answer that has this message alone, for sessions of this one channel.
     pub long_poll: OnceLock<Bytes>,
+    /// What a GRIP stream of events gets.
+    pub grip_events: OnceLock<Chunk>,
+    /// What any other GRIP stream gets.
+    pub grip_bytes: OnceLock<Chunk>,
 }
 
 impl Entry {
@@ -53,6 +57,8 @@ impl Entry {
             websocket_v1: OnceLock::new(),
             websocket_cloudevents: OnceLock::new(),
             long_poll: OnceLock::new(),
+            grip_events: OnceLock::new(),
+            grip_bytes: OnceLock::new(),
         }
     }
 }
@@ -255,6 +261,11 @@ impl Log {
     /// Entries from a sequence number on, oldest first.
     pub fn entries_from(&self, next: u64) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries.iter().skip(next.saturating_sub(self.first) as usize)
+    }
+
+    /// All entries, newest first.
+    pub fn entries_newest_first(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.iter().rev()
     }
 
     /// Where a reader with this cursor begins; without one, where `start` says.

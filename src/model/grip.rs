@@ -151,6 +151,16 @@ impl GripFormats {
     }
 }
 
+impl ResponseBody {
+    /// The bytes that are published, if they are.
+    pub fn whole(&self) -> Option<&[u8]> {
+        match self {
+            Self::Whole(bytes) => Some(bytes),
+            Self::Held | Self::Patch(_) => None,
+        }
+    }
+}
+
 impl ResponseParts {
     fn size_bytes(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();

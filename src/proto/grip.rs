@@ -1,16 +1,22 @@
 //! GRIP: how a plain backend asks for its client to be held, and what it publishes to it later.
 //!
 //! [`instruct`] reads a response that asks for a hold, [`items`] what is published, [`filters`] and [`template`] say
-//! who gets it and how, [`signature`] is `Grip-Sig`, [`sequence`] puts a channel's messages in order and [`recovery`]
-//! says when a session has to ask its backend again. None of them knows sockets, clocks or who the backend is.
+//! who gets it and how, [`signature`] is `Grip-Sig`, and [`sequence`] puts a channel's messages in order. Of a session
+//! [`holding`] is what it is held for, [`recovery`] what it has seen, [`pages`] when it asks its backend for more,
+//! [`link`] where, and [`release`] how a held response ends. None of them knows sockets, clocks or who the backend is.
 
 pub mod filters;
+pub mod holding;
 pub mod instruct;
 pub mod items;
 pub mod keep_alive;
+pub mod kept;
+pub mod link;
+pub mod pages;
 pub mod parameters;
 pub mod patch;
 pub mod recovery;
+pub mod release;
 pub mod sequence;
 pub mod signature;
 pub mod template;

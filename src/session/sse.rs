@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 /// How long an `EventSource` waits before it reconnects, unless told otherwise.
 pub const RETRY_MS: u64 = 2000;
 /// How long an `EventSource` waits that was sent away: by chance, one of these.
-const MOVED_RETRY_MS: Range<u64> = 250..5000;
+pub const MOVED_RETRY_MS: Range<u64> = 250..5000;
 /// How long a client may take nothing before the session is closed.
 pub const STALL_MS_MAX: u64 = 60_000;
 /// How long the clean end may take.

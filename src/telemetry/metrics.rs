@@ -6,6 +6,7 @@
 //! It does not know who asks: [`Metrics::render`] is a text, whoever serves it. `docs/metrics.md` lists each metric.
 
 mod config;
+mod grip;
 mod histogram;
 mod labels;
 mod page;
@@ -13,6 +14,7 @@ mod totals;
 mod worker;
 
 pub use config::RunningConfig;
+pub use grip::{GripPage, GripRefusal};
 pub use labels::{PublishResult, Refusal, ReloadResult, UpstreamResult};
 pub use worker::{ConnectionGuard, WorkerMetrics};
 

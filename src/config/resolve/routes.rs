@@ -9,6 +9,7 @@ use crate::gateway::settings::{
     Action, AllowedOrigins, Cors, Credentials, GripRoute, Pings, ProxyRoute, PushRoute, WebSocketRoute,
 };
 use crate::hub::shard::Start;
+use crate::model::channel::ChannelName;
 use crate::model::pattern::ChannelPattern;
 use crate::model::session::Transport;
 use crate::route::{HostPattern, Match, PathPattern, Route, RouteTable, Template};

@@ -37,6 +37,8 @@ pub enum Dropped {
     ContentFilters,
     /// Its content can't be made: the session lacks the meta for it.
     Content,
+    /// It has no format for such a session.
+    NoForm,
 }
 
 impl Filter {
@@ -59,7 +61,8 @@ impl Filter {
 
 impl Dropped {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::SkipSelf, Self::SkipUsers, Self::RequireSub, Self::ContentFilters, Self::Content];
+    pub const ALL: [Self; 6] =
+        [Self::SkipSelf, Self::SkipUsers, Self::RequireSub, Self::ContentFilters, Self::Content, Self::NoForm];
 
     /// The word in metrics and logs.
     pub fn as_str(self) -> &'static str {
@@ -69,6 +72,7 @@ impl Dropped {
             Self::RequireSub => "require_sub",
             Self::ContentFilters => "content_filters",
             Self::Content => "content",
+            Self::NoForm => "no_form",
         }
     }
 }

@@ -80,7 +80,7 @@ impl Key {
         fingerprint.copy_from_slice(digest::digest(&digest::SHA256, file).as_ref());
         let of = |kind| Self { kind: Arc::new(kind), fingerprint };
         if file.trim_ascii_start().starts_with(b"-----BEGIN") {
-            return private(file).or_else(|| public(file)).map(|kind| of(kind)).ok_or(KeyError::Pem);
+            return private(file).or_else(|| public(file)).map(of).ok_or(KeyError::Pem);
         }
         let secret = match file.strip_prefix(b"base64:") {
             Some(text) => STANDARD.decode(text.trim_ascii()).map_err(|_| KeyError::Base64)?,

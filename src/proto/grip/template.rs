@@ -6,6 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 
 /// The most bytes that a content may grow to.
 pub const MADE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The longest name in parentheses that is waited for where content comes in pieces, in bytes.
+pub const NAME_BYTES_MAX: usize = 1024;
 
 /// Why content can't be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +75,25 @@ fn encode(id: String, subscriber: &dyn Subscriber) -> Result<String, TemplateErr
         Some("base64") => Ok(STANDARD.encode(id)),
         Some(other) => Err(TemplateError::Encoding(other.chars().take(32).collect())),
     }
+}
+
+/// How many bytes of `content` can be made before more of it is there: all but a `%` at its end whose meaning is still
+/// open. A name that is longer than [`NAME_BYTES_MAX`] is taken as text.
+pub fn whole_len(content: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(found) = memchr::memchr(b'%', &content[at..]) {
+        let start = at + found;
+        match content.get(start + 1) {
+            None => return start,
+            Some(b'(') => match memchr::memchr(b')', &content[start..]) {
+                None if content.len() - start <= NAME_BYTES_MAX => return start,
+                Some(end) if start + end + 1 == content.len() => return start,
+                None | Some(_) => at = start + 2,
+            },
+            Some(_) => at = start + 2,
+        }
+    }
+    content.len()
 }
 
 /// Replaces `%V` and `%(name)V`, where V is `verb`, and `%%`; any other `%` stays as it is.
@@ -154,7 +175,36 @@ mod tests {
         check(substitute(b"%(room)s", &session), Err(TemplateError::Unknown("room".into())));
     }
 
+    #[test]
+    fn content_in_pieces_waits_for_what_is_open() {
+        for (content, len) in [
+            ("", 0),
+            ("abc", 3),
+            ("a%", 1),
+            ("a%%", 3),
+            ("a%I", 3),
+            ("a%(b", 1),
+            ("a%(b)", 1),
+            ("a%(b)s", 6),
+            ("%%%", 2),
+        ] {
+            assert_eq!(whole_len(content.as_bytes()), len, "{content}");
+        }
+        assert_eq!(whole_len(format!("%({}", "x".repeat(NAME_BYTES_MAX)).as_bytes()), NAME_BYTES_MAX + 2);
+    }
+
     proptest! {
+        #[test]
+        fn pieces_make_what_the_whole_makes(content in "[%()aIs]{0,20}", at in 0usize..20) {
+            let session = Words { meta: &[("id_format", "x"), ("a", "y")], ids: &[] };
+            let bytes = content.as_bytes();
+            let (first, second) = bytes.split_at(at.min(bytes.len()));
+            let made = whole_len(first);
+            let rest = [&first[made..], second].concat();
+            let pieces = build_id(&first[..made], &session).and_then(|one| Ok([one, build_id(&rest, &session)?].concat()));
+            prop_assert_eq!(pieces, build_id(bytes, &session));
+        }
+
         #[test]
         fn escaped_content_comes_back(content in proptest::collection::vec(any::<u8>(), 0..60)) {
             let escaped: Vec<u8> = content.iter().flat_map(|b| std::iter::repeat_n(*b, if *b == b'%' { 2 } else { 1 })).collect();

@@ -141,6 +141,8 @@ pub struct Bridge {
     backend_ping: Option<Bytes>,
     session_name: Option<Box<str>>,
     subscription_meta: Vec<(Box<str>, Box<str>)>,
+    /// Whether the backend is to be asked although nothing waits.
+    refresh: bool,
 }
 
 #[derive(Debug)]
@@ -195,6 +197,7 @@ impl Bridge {
             backend_ping: None,
             session_name: None,
             subscription_meta: Vec::new(),
+            refresh: false,
         }
     }
 
@@ -330,6 +333,17 @@ impl Bridge {
         }
     }
 
+    /// Has the backend asked as soon as no request is under way, also where there is nothing to tell it.
+    pub fn refresh(&mut self) {
+        self.refresh = true;
+    }
+
+    /// Closes the client, as a publisher asked; the backend gets DISCONNECT.
+    pub fn close_by_publisher(&mut self, close: Close) {
+        self.say_disconnect();
+        self.close_client(close, CloseReason::Backend);
+    }
+
     /// Notes that a channel's message went to the client.
     pub fn delivered(&mut self, now_ms: u64) {
         self.scheduled.sent(now_ms);
@@ -427,12 +441,14 @@ impl Bridge {
         let request = match std::mem::replace(&mut self.backend, Backend::Done) {
             Backend::Waiting { request, until_ms } if until_ms <= now_ms => request,
             Backend::Idle { since_ms } => {
-                let is_due = self.keep_alive_ms.is_some_and(|every| since_ms.saturating_add(every) <= now_ms);
+                let is_due =
+                    self.refresh || self.keep_alive_ms.is_some_and(|every| since_ms.saturating_add(every) <= now_ms);
                 if self.pending.is_empty() && !(is_due && matches!(self.client, Client::Open)) {
                     self.backend = Backend::Idle { since_ms };
                     return None;
                 }
                 let opens = matches!(self.client, Client::Opening);
+                self.refresh = false;
                 Request { body: std::mem::take(&mut self.pending).freeze(), tries: 0, opens, farewell: self.farewell }
             }
             other => {

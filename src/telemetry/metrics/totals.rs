@@ -1,6 +1,7 @@
 //! The counts of the whole process, and how they are written out.
 
 use super::config::ConfigTotals;
+use super::grip::GripTotals;
 use super::histogram::Histogram;
 use super::labels::{PROTOCOLS, PublishResult, Refusal, STATUS_CLASSES, UpstreamResult};
 use super::{Figures, page::Page};
@@ -145,6 +146,7 @@ pub(super) struct Totals {
     pub(super) gaps: Counts<{ GapReason::ALL.len() }>,
     pub(super) conflated: Counts<1>,
     pub(super) bridge_ignored: Counts<{ Ignored::ALL.len() }>,
+    pub(super) grip: GripTotals,
     pub(super) published: Counts<{ PublishResult::ALL.len() }>,
     pub(super) published_bytes: Counts<1>,
     pub(super) publish_requests: RouteTotals,
@@ -277,6 +279,7 @@ impl Totals {
         for what in Ignored::ALL {
             family.sample(&[("what", what.as_str())], self.bridge_ignored.get(what as usize));
         }
+        self.grip.write(page);
     }
 
     fn write_hub(&self, page: &mut Page) {

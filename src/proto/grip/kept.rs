@@ -1,0 +1,106 @@
+//! The fields of a request that is made again later, kept in little memory: there is one for each held session.
+
+use http::header::{
+    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, IF_MATCH, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Fields of a body, of a condition or of the hop: they mean nothing to the later request.
+const OF_THE_FIRST: [HeaderName; 16] = [
+    ACCEPT_ENCODING,
+    CONNECTION,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    EXPECT,
+    IF_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    IF_UNMODIFIED_SINCE,
+    RANGE,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Fields as one piece of memory.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Kept(Box<[u8]>);
+
+impl Kept {
+    /// Keeps the fields, without those of the first request alone.
+    pub fn new(fields: &HeaderMap) -> Self {
+        let mut bytes = Vec::with_capacity(512);
+        for (name, value) in fields {
+            if !OF_THE_FIRST.contains(name) && !name.as_str().starts_with("grip-") {
+                bytes.extend_from_slice(name.as_str().as_bytes());
+                bytes.push(b':');
+                bytes.extend_from_slice(value.as_bytes());
+                bytes.push(b'\n');
+            }
+        }
+        Self(bytes.into())
+    }
+
+    /// The fields again.
+    pub fn fields(&self) -> HeaderMap {
+        let lines = self.0.split(|byte| *byte == b'\n').filter_map(|line| {
+            let (name, value) = line.split_at_checked(line.iter().position(|byte| *byte == b':')?)?;
+            Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(&value[1..]).ok()?))
+        });
+        let mut fields = HeaderMap::new();
+        for (name, value) in lines {
+            fields.append(name, value);
+        }
+        fields
+    }
+
+    /// The bytes of the fields that say what the client may see, for comparing requests: those that only say where it
+    /// comes from are left out.
+    pub fn identity(&self) -> Vec<u8> {
+        const OF_THE_WAY: [&[u8]; 6] =
+            [b"x-forwarded-", b"forwarded", b"via", b"x-request-id", b"user-agent", b"sec-ch-ua"];
+        let lines = self.0.split(|byte| *byte == b'\n');
+        lines.filter(|line| !OF_THE_WAY.iter().any(|name| line.starts_with(name))).collect::<Vec<_>>().concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        for (name, value) in pairs {
+            fields.append(*name, HeaderValue::from_static(value));
+        }
+        fields
+    }
+
+    #[test]
+    fn fields_come_back_without_those_of_the_first_request() {
+        let first = fields(&[
+            ("host", "a:80"),
+            ("cookie", "a=1"),
+            ("x", ""),
+            ("x", "2:3"),
+            ("range", "bytes=0-"),
+            ("content-length", "3"),
+            ("grip-sig", "t"),
+        ]);
+        let kept = Kept::new(&first);
+        assert_eq!(kept.fields(), fields(&[("host", "a:80"), ("cookie", "a=1"), ("x", ""), ("x", "2:3")]));
+    }
+
+    #[test]
+    fn requests_are_alike_wherever_they_come_from() {
+        let of = |client: &'static str, cookie: &'static str| {
+            Kept::new(&fields(&[("x-forwarded-for", client), ("cookie", cookie), ("host", "a")])).identity()
+        };
+        assert_eq!(of("192.0.2.1", "a"), of("192.0.2.2", "a"));
+        assert_ne!(of("192.0.2.1", "a"), of("192.0.2.1", "b"));
+    }
+}
