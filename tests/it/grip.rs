@@ -1,7 +1,10 @@
 //! Holds (GRIP): a plain backend that the test plays, clients of both HTTP versions, and what is published to them.
 
+mod hostile;
 mod polls;
+mod recover;
 mod streams;
+mod websockets;
 
 use crate::support::bridge_backend::{Asked, BridgeBackend};
 use crate::support::client::{Answer, Http, Stream, get, open, post, send};

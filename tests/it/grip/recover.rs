@@ -19,7 +19,8 @@ async fn pages_come_one_after_the_other_until_a_hold() {
     let mut stage = Stage::new().await;
     for http in ALL {
         let first = [EVENTS, ("grip-link", "<?page=2>; rel=next")];
-        let response = stage.ask(http, "/events?page=1", &[("cookie", "a=1")], |asked| asked.answer(200, &first, "1\n")).await;
+        let response =
+            stage.ask(http, "/events?page=1", &[("cookie", "a=1")], |asked| asked.answer(200, &first, "1\n")).await;
         let mut stream = Stream::of(response);
         let asked = stage.backend.asked().await;
         assert_eq!((asked.target.to_string().as_str(), asked.field("cookie")), ("/events?page=2", "a=1"));
@@ -46,7 +47,9 @@ async fn ids_out_of_order_and_repeated_come_out_in_order() {
     let mut stage = Stage::new().await;
     let fields = [("grip-channel", "a; prev-id=0"), NEXT];
     let mut stream = stage.stream(Http::H2c, "/events", &fields, "0\n").await;
-    for (id, prev_id, result) in [("1", "0", "published"), ("3", "2", "waits"), ("2", "1", "published"), ("3", "2", "duplicate")] {
+    for (id, prev_id, result) in
+        [("1", "0", "published"), ("3", "2", "waits"), ("2", "1", "published"), ("3", "2", "duplicate")]
+    {
         let answer = stage.send_id("a", id, prev_id, &format!("{id}\n")).await;
         assert_eq!(answer.json()["results"][0]["result"], result, "{id}");
     }
