@@ -1,8 +1,8 @@
 //! The publish listener: where backends POST events.
 //!
-//! `POST /publish/` takes GRIP items; `POST /v1/events` takes JSON events, NDJSON and CloudEvents; each webhook of the configuration has a path of its
-//! own. A request is authenticated, read within bounds, decoded as a whole, checked against each channel's policy, and
-//! only then given to the bus. This room knows no sessions and no routes.
+//! `POST /v1/events` takes JSON events, NDJSON and CloudEvents; `POST /publish/` takes GRIP items; each webhook of the
+//! configuration has a path of its own. A request is authenticated, read within bounds, decoded as a whole, checked
+//! against each channel's policy, and only then given to the bus. This room knows no sessions and no routes.
 
 mod auth;
 mod body;

@@ -1,6 +1,7 @@
 //! Holds (GRIP): a plain backend that the test plays, clients of both HTTP versions, and what is published to them.
 
 mod hostile;
+mod libraries;
 mod polls;
 mod recover;
 mod streams;

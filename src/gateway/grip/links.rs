@@ -52,7 +52,7 @@ impl Links {
 
 impl Source for Links {
     fn page(&self, link: &str, last: Vec<HeaderValue>) -> LocalBoxFuture<'static, Result<Rc<Page>, SourceError>> {
-        let mut fields = self.fields.fields();
+        let mut fields = self.fields.fields_for_link();
         let target = match self.resolve(link, &fields) {
             Ok(target) => target,
             Err(error) => return Box::pin(std::future::ready(Err(SourceError::Refused(error)))),
@@ -76,7 +76,7 @@ impl Source for Links {
     }
 
     fn gone(&self, link: &str) {
-        let fields = self.fields.fields();
+        let fields = self.fields.fields_for_link();
         let Ok(target) = self.resolve(link, &fields) else { return };
         let (inner, upstream) = (Rc::clone(&self.inner), self.inner.current(&self.route.upstream));
         tokio::task::spawn_local(async move {

@@ -6,24 +6,29 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Fields of a body, of a condition or of the hop: they mean nothing to the later request.
-const OF_THE_FIRST: [HeaderName; 16] = [
+/// Fields of a body or of the hop: they mean nothing to a request that is made later.
+const OF_THE_FIRST: [HeaderName; 10] = [
     ACCEPT_ENCODING,
     CONNECTION,
     CONTENT_ENCODING,
     CONTENT_LENGTH,
     CONTENT_TYPE,
     EXPECT,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Fields that are about the client's own target: a link is another one, and says itself where it begins.
+const OF_THE_TARGET: [HeaderName; 7] = [
     IF_MATCH,
     IF_MODIFIED_SINCE,
     IF_NONE_MATCH,
     IF_RANGE,
     IF_UNMODIFIED_SINCE,
     RANGE,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
+    HeaderName::from_static("last-event-id"),
 ];
 
 /// Fields as one piece of memory.
@@ -31,7 +36,7 @@ const OF_THE_FIRST: [HeaderName; 16] = [
 pub struct Kept(Box<[u8]>);
 
 impl Kept {
-    /// Keeps the fields, without those of the first request alone.
+    /// Keeps the fields for the same request again.
     pub fn new(fields: &HeaderMap) -> Self {
         let mut bytes = Vec::with_capacity(512);
         for (name, value) in fields {
@@ -58,13 +63,28 @@ impl Kept {
         fields
     }
 
+    /// The fields for a request to another target.
+    pub fn fields_for_link(&self) -> HeaderMap {
+        let mut fields = self.fields();
+        for name in &OF_THE_TARGET {
+            fields.remove(name);
+        }
+        fields
+    }
+
     /// The bytes of the fields that say what the client may see, for comparing requests: those that only say where it
     /// comes from are left out.
     pub fn identity(&self) -> Vec<u8> {
         const OF_THE_WAY: [&[u8]; 6] =
             [b"x-forwarded-", b"forwarded", b"via", b"x-request-id", b"user-agent", b"sec-ch-ua"];
+        let is_of_target = |line: &[u8]| {
+            OF_THE_TARGET
+                .iter()
+                .any(|name| line.strip_prefix(name.as_str().as_bytes()).is_some_and(|rest| rest.starts_with(b":")))
+        };
         let lines = self.0.split(|byte| *byte == b'\n');
-        lines.filter(|line| !OF_THE_WAY.iter().any(|name| line.starts_with(name))).collect::<Vec<_>>().concat()
+        let lines = lines.filter(|line| !is_of_target(line) && !OF_THE_WAY.iter().any(|name| line.starts_with(name)));
+        lines.collect::<Vec<_>>().join(&b'\n')
     }
 }
 
@@ -88,11 +108,15 @@ mod tests {
             ("x", ""),
             ("x", "2:3"),
             ("range", "bytes=0-"),
+            ("last-event-id", "7"),
             ("content-length", "3"),
             ("grip-sig", "t"),
         ]);
         let kept = Kept::new(&first);
-        assert_eq!(kept.fields(), fields(&[("host", "a:80"), ("cookie", "a=1"), ("x", ""), ("x", "2:3")]));
+        let plain = [("host", "a:80"), ("cookie", "a=1"), ("x", ""), ("x", "2:3")];
+        assert_eq!(kept.fields_for_link(), fields(&plain));
+        let again = [&plain[..], &[("range", "bytes=0-"), ("last-event-id", "7")]].concat();
+        assert_eq!(kept.fields(), fields(&again));
     }
 
     #[test]

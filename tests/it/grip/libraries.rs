@@ -5,7 +5,7 @@ use crate::support::client::{Http, Stream, get, open, post, send, within};
 use crate::support::held::{EventStream, SseEvent};
 use crate::support::metrics;
 use crate::support::proxy::Proxy;
-use crate::support::socket::{Socket, TEXT};
+use crate::support::socket::{CLOSE, Socket, TEXT};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -109,7 +109,11 @@ impl Events {
         let caller = std::panic::Location::caller();
         async move {
             let event = self.next().await;
-            assert_eq!((event.event.as_str(), event.id.as_deref(), event.data.as_str()), (kind, Some(id), data), "at {caller}");
+            assert_eq!(
+                (event.event.as_str(), event.id.as_deref(), event.data.as_str()),
+                (kind, Some(id), data),
+                "at {caller}"
+            );
         }
     }
 }
@@ -164,10 +168,14 @@ async fn django_grip_holds_responses_and_streams() {
     for http in [Http::H1, Http::H2c] {
         let before = metrics::value(&site.proxy, "pushbridge_hub_sessions_opened_total{transport=\"long_poll\"}").await;
         let polling = tokio::spawn(send(http, at, get(at, "/poll/", &[])));
-        metrics::reaches(&site.proxy, "pushbridge_hub_sessions_opened_total{transport=\"long_poll\"}", before + 1.0).await;
+        metrics::reaches(&site.proxy, "pushbridge_hub_sessions_opened_total{transport=\"long_poll\"}", before + 1.0)
+            .await;
         site.tell("/say/?channel=polls", "to polls").await;
         let answer = polling.await.expect("an answer");
-        assert_eq!((answer.status.as_u16(), answer.text(), answer.field("content-type")), (200, "to polls", "text/plain"));
+        assert_eq!(
+            (answer.status.as_u16(), answer.text(), answer.field("content-type")),
+            (200, "to polls", "text/plain")
+        );
         let mut stream = Stream::of(open(http, at, get(at, "/lines/", &[])).await);
         assert_eq!(stream.until("\n").await, "begin\n");
         for n in 1..=3 {
@@ -190,8 +198,9 @@ async fn a_django_chat_subscribes_and_keeps_its_meta() {
     eve.send(TEXT, "bye").await;
     bob.expect(TEXT, "eve: bye").await;
     eve.expect(TEXT, "eve: bye").await;
+    // The library closes with code 0, which may not stand on the wire: the frame is an empty one.
     eve.close(1000, "").await;
-    eve.expect_close(1000).await;
+    assert_eq!(eve.next().await, Some((CLOSE, bytes::Bytes::new())));
 }
 
 /// Python of a virtual environment with the libraries, made where there is none yet.

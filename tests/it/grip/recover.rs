@@ -19,12 +19,17 @@ async fn pages_come_one_after_the_other_until_a_hold() {
     let mut stage = Stage::new().await;
     for http in ALL {
         let first = [EVENTS, ("grip-link", "<?page=2>; rel=next")];
-        let response =
-            stage.ask(http, "/events?page=1", &[("cookie", "a=1")], |asked| asked.answer(200, &first, "1\n")).await;
+        let response = stage
+            .ask(http, "/events?page=1", &[("cookie", "a=1"), ("last-event-id", "1")], |asked| {
+                asked.answer(200, &first, "1\n")
+            })
+            .await;
         let mut stream = Stream::of(response);
         let asked = stage.backend.asked().await;
         assert_eq!((asked.target.to_string().as_str(), asked.field("cookie")), ("/events?page=2", "a=1"));
         assert!(asked.field("grip-last").is_empty() && !asked.field("grip-sig").is_empty());
+        // The link says itself where it begins.
+        assert!(asked.field("last-event-id").is_empty());
         let host = asked.field("host").to_owned();
         page(asked, &[("grip-link", &format!("<http://{host}/three>; rel=next"))], "2\n");
         let asked = stage.backend.asked().await;

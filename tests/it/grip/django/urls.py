@@ -36,7 +36,7 @@ def lines(request):
 def say(request):
     """Publishes the body to held responses and streams."""
     text = request.body.decode()
-    publish(request.GET["channel"], [HttpResponseFormat(text), HttpStreamFormat(text + "\n")], blocking=True)
+    publish(request.GET["channel"], [HttpResponseFormat(body=text), HttpStreamFormat(text + "\n")], blocking=True)
     return HttpResponse("published")
 
 
