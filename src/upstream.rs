@@ -11,6 +11,7 @@ mod lease;
 mod outgoing;
 mod pool;
 pub mod settings;
+pub mod signature;
 mod upgrade;
 mod upload;
 

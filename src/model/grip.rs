@@ -5,6 +5,9 @@
 
 use crate::model::message::{Data, Label};
 
+/// Words about a message or a session that filters look at: names and values.
+pub type Words = Vec<(Box<str>, Box<str>)>;
+
 /// What a GRIP item says beside its channel and id.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GripFormats {
@@ -15,7 +18,7 @@ pub struct GripFormats {
     /// Whether its place in the channel's order counts.
     pub order: Order,
     /// Words about the message that filters look at.
-    pub meta: Vec<(Box<str>, Box<str>)>,
+    pub meta: Words,
     /// For streams.
     pub stream: Option<StreamForm>,
     /// For held responses.

@@ -1,7 +1,7 @@
 //! GRIP: how a plain backend asks for its client to be held, and what it publishes to it later.
 //!
 //! [`instruct`] reads a response that asks for a hold, [`items`] what is published, [`filters`] and [`template`] say
-//! who gets it and how, [`signature`] is `Grip-Sig`, and [`sequence`] puts a channel's messages in order. Of a session
+//! who gets it and how, and [`sequence`] puts a channel's messages in order. Of a session
 //! [`holding`] is what it is held for, [`recovery`] what it has seen, [`pages`] when it asks its backend for more,
 //! [`link`] where, and [`release`] how a held response ends. None of them knows sockets, clocks or who the backend is.
 
@@ -18,7 +18,6 @@ pub mod patch;
 pub mod recovery;
 pub mod release;
 pub mod sequence;
-pub mod signature;
 pub mod template;
 
 use http::{HeaderMap, HeaderName, HeaderValue};

@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_grip_signature_is_enough_in_either_field() {
-        let key = grip::signature::Key::parse(b"changeme").expect("a key");
+        let key = crate::upstream::signature::Key::parse(b"changeme").expect("a key");
         let ways = [PublishAuth::GripSig(key.clone())];
         let random = aws_lc_rs::rand::SystemRandom::new();
         let token = key.sign("backend", 1000, &random).expect("a token");

@@ -1,6 +1,6 @@
 //! The checked `upstreams` section.
 
-use crate::proto::grip::signature::Key;
+use crate::upstream::signature::Key;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

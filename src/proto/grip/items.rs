@@ -3,7 +3,7 @@
 mod formats;
 
 use crate::model::channel::{ChannelName, ChannelNameError};
-use crate::model::grip::{GripFormats, Order};
+use crate::model::grip::{GripFormats, Order, Words};
 use crate::model::message::{Label, LabelError, Message};
 use serde_json::{Map, Value};
 
@@ -132,7 +132,7 @@ fn id(members: &Map<String, Value>, name: &'static str) -> Result<Option<Label>,
     }
 }
 
-fn meta(members: &Map<String, Value>) -> Result<Vec<(Box<str>, Box<str>)>, Fault> {
+fn meta(members: &Map<String, Value>) -> Result<Words, Fault> {
     let Some(meta) = get(members, "meta") else { return Ok(Vec::new()) };
     let mut words = Vec::new();
     for (name, value) in meta.as_object().ok_or(bad("meta", "an object of texts"))? {

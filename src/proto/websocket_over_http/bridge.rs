@@ -269,16 +269,6 @@ impl Bridge {
         &self.meta
     }
 
-    /// The name that the backend gave the session.
-    pub fn session_name(&self) -> Option<&str> {
-        self.session_name.as_deref()
-    }
-
-    /// The words about the session that filters look at.
-    pub fn subscription_meta(&self) -> &[(Box<str>, Box<str>)] {
-        &self.subscription_meta
-    }
-
     /// Takes in what the client sent. One message may go over [`PENDING_BYTES_MAX`]; then [`Bridge::wants_client`] is
     /// false.
     pub fn client_said(&mut self, frame: FromClient, now_ms: u64) {
@@ -331,17 +321,6 @@ impl Bridge {
             // A CLOSE is said already, or the answer to OPEN decides.
             Client::Opening | Client::ClosedFirst { .. } | Client::Done => {}
         }
-    }
-
-    /// Has the backend asked as soon as no request is under way, also where there is nothing to tell it.
-    pub fn refresh(&mut self) {
-        self.refresh = true;
-    }
-
-    /// Closes the client, as a publisher asked; the backend gets DISCONNECT.
-    pub fn close_by_publisher(&mut self, close: Close) {
-        self.say_disconnect();
-        self.close_client(close, CloseReason::Backend);
     }
 
     /// Notes that a channel's message went to the client.

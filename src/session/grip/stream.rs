@@ -1,6 +1,8 @@
 //! A held stream: the backend's body, then what is published and the pages that the backend adds.
 
+mod beat;
 mod opening;
+mod turning;
 
 use crate::hub::HubError;
 use crate::hub::log::Entry;
@@ -8,20 +10,18 @@ use crate::hub::shard::{Delivery, Subscription};
 use crate::model::session::{CloseReason, Gap, Transport};
 use crate::proto::chunk::Chunk;
 use crate::proto::grip::holding::{Holding, StreamKind, StreamPart};
-use crate::proto::grip::keep_alive::{KeepAlive, Mode};
 use crate::proto::grip::pages::{Over, Pages, Why};
 use crate::proto::grip::recovery::Verdict;
 use crate::proto::sse;
-use crate::proto::websocket_over_http::retry::Jitter;
 use crate::server::body::Body;
 use crate::server::{Held, Link};
 use crate::session::grip::{Gone, Joined, Page, Source, SourceError, join};
 use crate::session::sse::{MOVED_RETRY_MS, STALL_MS_MAX};
-use crate::telemetry::metrics::{GripPage, WorkerMetrics};
+use crate::telemetry::metrics::WorkerMetrics;
+use beat::Beat;
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use opening::{Opening, Progress};
-use std::borrow::Cow;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -53,15 +53,6 @@ pub struct Start {
 
 /// A held stream that has joined its channels.
 pub struct Stream(Box<Session>);
-
-/// What is sent in silence.
-struct Beat {
-    chunk: Chunk,
-    every_ms: u64,
-    mode: Mode,
-    /// When the last one was sent, or the first one's wait began.
-    since_ms: u64,
-}
 
 type Fetch = LocalBoxFuture<'static, Result<Rc<Page>, SourceError>>;
 
@@ -154,13 +145,6 @@ impl Held for Stream {
         session.metrics.session_opened(Transport::Sse);
         session.last_sent_ms = session.subscription.shard().now_ms();
         Box::pin(*session)
-    }
-}
-
-impl Beat {
-    fn new(keep_alive: &KeepAlive, now_ms: u64) -> Option<Box<Self>> {
-        let chunk = (!keep_alive.content.is_empty()).then(|| Chunk::framed_from(&keep_alive.content))?;
-        Some(Box::new(Self { chunk, every_ms: keep_alive.every_ms, mode: keep_alive.mode, since_ms: now_ms }))
     }
 }
 
@@ -258,76 +242,6 @@ impl Session {
     /// Whether what is published is delivered at this moment.
     fn delivers(&self) -> bool {
         self.opening.is_none() && self.fetch.is_none() && self.pages.may_deliver()
-    }
-
-    /// Whether every reliable session was asked to recover.
-    fn look_for_recovery(&mut self, now_ms: u64) -> Result<(), CloseReason> {
-        let recoveries = self.subscription.shard().recoveries();
-        if self.recoveries == recoveries {
-            return Ok(());
-        }
-        self.recoveries = recoveries;
-        if self.holding.is_reliable() { self.recover(now_ms) } else { Ok(()) }
-    }
-
-    /// Something is missing: the backend is asked, or the stream is over.
-    fn recover(&mut self, now_ms: u64) -> Result<(), CloseReason> {
-        self.pages.recover(now_ms).map_err(over)
-    }
-
-    /// Asks for a page if it is time.
-    fn ask(&mut self, now_ms: u64) -> bool {
-        let Some(source) = &self.source else { return false };
-        let holding = &mut self.holding;
-        let Some((link, why)) = self.pages.due(|| holding.take_heard(), now_ms) else { return false };
-        let last = if why == Why::Paging { Vec::new() } else { self.holding.last() };
-        self.fetch = Some((why, source.page(link, last)));
-        true
-    }
-
-    /// Takes in a page: its content goes out, and its hold is the session's from then on.
-    fn take_page(&mut self, link: &mut Link, why: Why, page: Result<Rc<Page>, SourceError>) -> Result<(), CloseReason> {
-        let now_ms = self.now_ms();
-        let page = match page {
-            Ok(page) => page,
-            Err(SourceError::Failed(error)) => {
-                self.metrics.grip_page(GripPage::Failed);
-                tracing::debug!(%error, "a page of a held stream is tried again");
-                return self.pages.failed(why, jitter(&self.subscription), now_ms).map_err(over);
-            }
-            Err(error) => {
-                let refused = matches!(error, SourceError::Refused(_));
-                self.metrics.grip_page(if refused { GripPage::Refused } else { GripPage::Unusable });
-                tracing::warn!(%error, "a held stream ends: its next page can't be used");
-                return Err(CloseReason::Upstream);
-            }
-        };
-        self.metrics.grip_page(GripPage::Arrived);
-        let body = page.holding.body(&page.body).map_err(|error| {
-            tracing::warn!(%error, "a held stream ends: the content of its next page can't be made");
-            CloseReason::Upstream
-        })?;
-        match body {
-            Cow::Borrowed(_) => self.push(link, page.body.clone()),
-            Cow::Owned(made) => self.push(link, made.into()),
-        }
-        self.pages.arrived(page.arrived.clone(), now_ms).map_err(over)?;
-        if let Some(keep_alive) = &page.keep_alive {
-            self.beat = Beat::new(keep_alive, now_ms);
-        }
-        if page.arrived.holds {
-            let mut holding = page.holding.clone();
-            holding.inherit_meta(&self.holding);
-            self.holding = holding;
-            let joined = join(&mut self.subscription, &self.holding).map_err(|error| {
-                tracing::warn!(%error, "a held stream ends: its channels can't be joined");
-                CloseReason::Upstream
-            })?;
-            if joined == Joined::Behind {
-                self.recover(now_ms)?;
-            }
-        }
-        Ok(())
     }
 
     /// Queues what is published; tells when the session is to end.
@@ -504,33 +418,4 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.close(CloseReason::ClientGone);
     }
-}
-
-impl Beat {
-    fn due_ms(&self, last_sent_ms: u64) -> u64 {
-        let from_ms = match self.mode {
-            Mode::Idle => last_sent_ms.max(self.since_ms),
-            Mode::Interval => self.since_ms,
-        };
-        from_ms.saturating_add(self.every_ms)
-    }
-}
-
-/// Why a stream that has no more pages is closed.
-fn over(over: Over) -> CloseReason {
-    match over {
-        Over::Complete => CloseReason::Backend,
-        Over::Unrecoverable => {
-            tracing::debug!(reason = %over, "a held stream ends");
-            CloseReason::Gap
-        }
-        Over::GaveUp | Over::Loop => {
-            tracing::warn!(reason = %over, "a held stream ends");
-            CloseReason::Upstream
-        }
-    }
-}
-
-fn jitter(subscription: &Subscription) -> Jitter {
-    Jitter(u16::try_from(subscription.chance(0..u64::from(u16::MAX) + 1)).unwrap_or(u16::MAX))
 }

@@ -10,6 +10,9 @@ use crate::support::socket::{Socket, TEXT};
 use crate::support::wait_for;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+/// Fields of an answer.
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 impl Stage {
     /// Waits until the log has a line with this message whose `error` or other fields hold `text`.
     fn has_logged(&self, message: &str, text: &str) {
@@ -34,7 +37,7 @@ async fn broken_fields_are_a_bad_gateway_that_the_log_explains() {
     let mut stage = Stage::new().await;
     let long = "x".repeat(9000);
     let too_many = "a, b, c, d";
-    let cases: &[(&[(&str, &str)], &str, &str)] = &[
+    let cases: &[(Fields<'_>, &str, &str)] = &[
         (&[("grip-hold", "for ever"), ("grip-channel", "a")], "", "no hold"),
         (&[("grip-hold", "stream")], "", "without a channel"),
         (&[("grip-hold", "stream"), ("grip-channel", too_many)], "", "limits.subscriptions_per_session"),

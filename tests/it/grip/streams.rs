@@ -26,7 +26,7 @@ async fn a_stream_goes_on_with_what_is_published() {
                     assert_eq!((asked.method.as_str(), asked.target.to_string().as_str()), ("GET", "/events?a=b"));
                     assert_eq!((asked.field("last-event-id"), asked.field("accept-encoding")), ("7", ""));
                     assert!(asked.field("grip-feature").contains("link:next, link:gone"));
-                    let key = pushbridge::proto::grip::signature::Key::parse(b"changeme").expect("a key");
+                    let key = pushbridge::upstream::signature::Key::parse(b"changeme").expect("a key");
                     let claims = key.verify(asked.field("grip-sig"), 1).expect("signed");
                     assert_eq!(claims["iss"], "edge");
                     asked.answer(200, &held, "event: start\n\n");

@@ -13,7 +13,7 @@ impl Stage {
         let opening = Socket::open(http, self.at(http), "/socket", &[("grip-sig", "forged")]);
         let (socket, ()) = tokio::join!(opening, async {
             let asked = self.backend.expect("OPEN\r\n").await;
-            let key = pushbridge::proto::grip::signature::Key::parse(b"changeme").expect("a key");
+            let key = pushbridge::upstream::signature::Key::parse(b"changeme").expect("a key");
             assert!(key.verify(asked.field("grip-sig"), 1).is_ok(), "{}", asked.field("grip-sig"));
             asked.grip(&format!("OPEN\r\n{events}"));
         });

@@ -1,3 +1,5 @@
+//! Instructs as backends write them, and broken ones.
+
 use super::*;
 use crate::proto::grip::keep_alive;
 use proptest::prelude::*;

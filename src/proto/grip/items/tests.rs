@@ -1,3 +1,5 @@
+//! Items as libraries write them, and broken ones.
+
 use super::*;
 use crate::model::grip::{ResponseForm, StreamForm, WebSocketForm};
 use crate::model::message::Data;

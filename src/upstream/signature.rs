@@ -31,7 +31,7 @@ pub struct Key {
 }
 
 enum Kind {
-    Hs256(hmac::Key),
+    Hs256(Box<hmac::Key>),
     Es256 { pair: Option<EcdsaKeyPair>, public: Box<[u8]> },
     Rs256 { pair: Option<RsaKeyPair>, public: Box<[u8]> },
 }
@@ -86,7 +86,7 @@ impl Key {
             Some(text) => STANDARD.decode(text.trim_ascii()).map_err(|_| KeyError::Base64)?,
             None => file.to_vec(),
         };
-        Ok(of(Kind::Hs256(hmac::Key::new(hmac::HMAC_SHA256, &secret))))
+        Ok(of(Kind::Hs256(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &secret)))))
     }
 
     /// Refuses a key that can't sign.
