@@ -152,3 +152,78 @@ async fn pass(bus: &Arc<dyn Bus>, sequencer: &mut Sequencer, passed: Vec<Message
     }
     first.unwrap_or_else(|| Err(BusError::Down("nothing was published".to_owned())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::memory::MemoryBus;
+    use crate::clock::Clock;
+    use crate::hub::HubLimits;
+    use crate::hub::shard::{Delivery, Shard, Start, Subscription};
+    use crate::proto::grip::items;
+
+    struct Stage {
+        sequences: Arc<Sequences>,
+        bus: Arc<dyn Bus>,
+        subscription: Subscription,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let hub = Hub::new(1, Clock::start(), HubLimits::default(), Arc::default());
+            let bus = Arc::new(MemoryBus::new(Arc::clone(&hub), Duration::from_secs(300)));
+            let channel = ChannelName::new("a").expect("a name");
+            let subscription = Shard::new(&hub, 0).subscribe(&[channel], None, Start::Now).expect("a place");
+            Self { sequences: Sequences::new(hub), bus, subscription }
+        }
+
+        async fn publish(&self, id: &str, prev_id: &str) -> Taken {
+            let json = serde_json::json!({"items": [
+                {"channel": "a", "id": id, "prev-id": prev_id, "http-stream": {"content": id}}]});
+            let message = items::decode(json.to_string().as_bytes()).expect("an item").pop().expect("one");
+            self.sequences.publish(&self.bus, message).await.expect("taken")
+        }
+
+        /// The ids that came since the last look.
+        fn ids(&mut self) -> Vec<String> {
+            let noop = std::task::Waker::noop();
+            let _ = self.subscription.shard().poll_pump(&mut std::task::Context::from_waker(noop), |_| ());
+            let mut ids = Vec::new();
+            while let Some(Delivery::Message(entry)) = self.subscription.next() {
+                let id = entry.message.grip.as_ref().and_then(|grip| grip.id.as_ref());
+                ids.extend(id.map(|id| id.as_str().to_owned()));
+            }
+            ids
+        }
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        tokio::task::LocalSet::new().block_on(&runtime.expect("a runtime"), test);
+    }
+
+    #[test]
+    fn items_reach_the_hub_in_their_order() {
+        run(async {
+            let mut stage = Stage::new();
+            assert!(matches!(stage.publish("1", "").await, Taken::Published(_)));
+            assert_eq!(stage.publish("3", "2").await, Taken::Parked);
+            assert_eq!(stage.ids(), ["1"]);
+            assert!(matches!(stage.publish("2", "1").await, Taken::Published(_)));
+            assert_eq!(stage.publish("3", "2").await, Taken::Repeated);
+            assert_eq!(stage.ids(), ["2", "3"]);
+        });
+    }
+
+    #[test]
+    fn after_a_recovery_any_id_is_in_order() {
+        run(async {
+            let mut stage = Stage::new();
+            stage.publish("1", "").await;
+            stage.sequences.recover().await;
+            assert!(matches!(stage.publish("9", "8").await, Taken::Published(_)));
+            assert_eq!(stage.ids(), ["1", "9"]);
+            assert_eq!(stage.subscription.shard().recoveries(), 1);
+        });
+    }
+}

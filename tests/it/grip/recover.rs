@@ -63,6 +63,17 @@ async fn ids_out_of_order_and_repeated_come_out_in_order() {
 }
 
 #[tokio::test]
+async fn an_item_whose_predecessor_never_comes_is_published_in_the_end() {
+    let mut stage = Stage::new().await;
+    let mut stream = stage.stream(Http::H1, "/events", &[("grip-channel", "a")], "0\n").await;
+    stage.send_id("a", "1", "0", "1\n").await;
+    assert_eq!(stage.send_id("a", "3", "2", "3\n").await.json()["results"][0]["result"], "waits");
+    stage.send_id("a", "4", "3", "4\n").await;
+    stage.send("a", "meanwhile\n").await;
+    assert_eq!(stream.until("4\n").await, "1\nmeanwhile\n3\n4\n");
+}
+
+#[tokio::test]
 async fn what_never_came_is_had_from_the_backend() {
     let mut stage = Stage::new().await;
     for (http, channel) in ALL.into_iter().zip(["a", "b", "c", "d"]) {
