@@ -10,6 +10,7 @@
 //! hub around it. It does not know which upstream a [`Backend`] is, nor how a request is signed.
 
 pub mod backend;
+pub mod dialect;
 pub mod exchange;
 pub mod frames;
 pub mod liveness;
@@ -25,6 +26,7 @@ use crate::server::request_id::RequestId;
 use crate::server::{Held, Link, Response, problem};
 use crate::session::settings::BridgeSettings;
 use crate::telemetry::metrics::WorkerMetrics;
+use dialect::Dialect;
 use exchange::{Exchange, NoRandomness, Reply};
 use futures_util::future::LocalBoxFuture;
 use http::{HeaderMap, StatusCode};
@@ -123,7 +125,7 @@ pub struct Session(Start<HubFeed>);
 
 /// What [`run::run`] starts with.
 pub struct Start<F> {
-    exchange: Exchange,
+    exchange: Box<dyn Dialect>,
     subscriptions: Subscriptions<F>,
     /// What the answer to OPEN has for the client; its subscriptions stand already.
     early: VecDeque<Action>,
@@ -181,6 +183,7 @@ async fn open_with<F: Feed>(
     }
     let mut subscriptions = Subscriptions::new(feed, settings.subscriptions_max);
     let early = subscribe_early(&mut exchange, &mut subscriptions);
+    let exchange = Box::new(exchange);
     Ok((head, Start { exchange, subscriptions, early, settings, metrics, leave_ms: run::LEAVE_MS }))
 }
 
