@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! request ─▶ check ─▶ route ─┬─ push ──────▶ hub.subscribe ─▶ SSE · WebSocket · long poll
-//!                            ├─ websocket ─▶ OPEN to the backend ─▶ bridged session
+//!                            ├─ websocket ─▶ OPEN or connect to the backend ─▶ bridged session
 //!                            └─ proxy ─────▶ upstream ─▶ its response, or a tunnel
 //! ```
 
+mod cloudevents;
 pub mod cors;
 mod ending;
 pub mod forward;
@@ -24,6 +25,7 @@ use crate::proto::request_check;
 use crate::route::Route;
 use crate::server::request_id::RequestId;
 use crate::server::{Answer, Handler, Peer, Request};
+use crate::session::websocket_cloudevents::validations::Validations;
 use crate::telemetry::access;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::upstream::Upstreams;
@@ -65,13 +67,15 @@ struct Inner {
     parts: Parts,
     /// The settings as of the last look.
     settings: RefCell<Cache<Arc<ArcSwap<GatewaySettings>>, Arc<GatewaySettings>>>,
+    /// Which backends take CloudEvents of WebSockets.
+    validations: Rc<Validations>,
 }
 
 impl Gateway {
     /// A gateway of these parts.
     pub fn new(parts: Parts) -> Self {
         let settings = RefCell::new(Cache::new(Arc::clone(&parts.settings)));
-        Self { inner: Rc::new(Inner { parts, settings }) }
+        Self { inner: Rc::new(Inner { parts, settings, validations: Rc::default() }) }
     }
 }
 

@@ -3,13 +3,14 @@
 use crate::config::Config;
 use crate::config::quantity::{Size, Span};
 use crate::drain::FailReadiness;
-use crate::gateway::settings::{Action, AllowedOrigins, Credentials, Pings, PushRoute, WebSocketRoute};
+use crate::gateway::settings::{Action, AllowedOrigins, BridgeProtocol, Credentials, Pings, PushRoute, WebSocketRoute};
 use crate::hub::policy::{ChannelPolicy, ConflateKey, SlowConsumer};
 use crate::hub::shard::Start;
 use crate::publish::settings::{PublishAuth, PublishSettings, WebhookSettings, WebhookVerify};
 use crate::route::{Match, Route};
 use crate::server::listener::{ListenerSettings, Protocol};
 use crate::server::tls::{Digest, TlsSettings, TlsVersion};
+use crate::session::settings::CloudEventsSettings;
 use crate::telemetry::log::{AccessLog, LogFormat};
 use crate::upstream::settings::{Balance, UpstreamProtocol, UpstreamSettings};
 use serde_json::{Map, Value, json};
@@ -232,7 +233,7 @@ fn upstream(upstream: &UpstreamSettings) -> Value {
 fn route(route: &Route<Action>, secrets: Secrets) -> Value {
     let (key, action) = match &route.action {
         Action::Push(route) => ("push", push(route)),
-        Action::WebSocket(route) => ("websocket", websocket(route)),
+        Action::WebSocket(route) => ("websocket", websocket(route, secrets)),
         Action::Proxy(route) => ("proxy", json!({ "upstream": &*route.upstream.name })),
     };
     json!({ "name": &*route.name, "match": matcher(&route.matcher, secrets), key: action })
@@ -281,10 +282,15 @@ fn push(route: &PushRoute) -> Value {
     })
 }
 
-fn websocket(route: &WebSocketRoute) -> Value {
+fn websocket(route: &WebSocketRoute, secrets: Secrets) -> Value {
+    let (protocol, cloudevents) = match &route.protocol {
+        BridgeProtocol::Grip => ("grip", Value::Null),
+        BridgeProtocol::CloudEvents(settings) => ("cloudevents", self::cloudevents(settings, secrets)),
+    };
     json!({
         "upstream": &*route.upstream.name,
-        "protocol": "grip",
+        "protocol": protocol,
+        "cloudevents": cloudevents,
         "allowed_origins": origins(&route.allowed_origins),
         "keep_alive": span(route.keep_alive),
         "max_message": size(route.message_bytes_max),
@@ -292,6 +298,17 @@ fn websocket(route: &WebSocketRoute) -> Value {
             Pings::Answered => "answer",
             Pings::PassedThrough => "pass",
         },
+    })
+}
+
+fn cloudevents(settings: &CloudEventsSettings, secrets: Secrets) -> Value {
+    let key = |at: usize| settings.keys.get(at).map(|key| secrets.of(&[key.expose()]));
+    json!({
+        "hub": &*settings.hub,
+        "path": &*settings.path,
+        "origin": &*settings.origin,
+        "key": key(0),
+        "secondary_key": key(1),
     })
 }
 

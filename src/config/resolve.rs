@@ -2,6 +2,7 @@
 //! looked up, and every problem is collected.
 
 mod channels;
+mod cloudevents;
 mod files;
 mod listeners;
 mod publish;

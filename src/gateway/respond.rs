@@ -16,7 +16,7 @@ use crate::route::template::ParamError;
 use crate::server::request_id::RequestId;
 use crate::server::{Response, problem};
 use crate::session::websocket::Refused;
-use crate::session::websocket_over_http as bridge;
+use crate::session::{websocket_cloudevents as cloudevents, websocket_over_http as bridge};
 use crate::telemetry::metrics::Refusal;
 use crate::upstream::UpstreamError;
 use http::header::{ALLOW, CONNECTION, RETRY_AFTER, UPGRADE};
@@ -79,6 +79,9 @@ pub enum ClientError {
     /// A bridged WebSocket that its backend did not open.
     #[error("{0}")]
     Bridge(Box<bridge::Refused>),
+    /// The same, of a backend that gets CloudEvents.
+    #[error("{0}")]
+    CloudEvents(Box<cloudevents::Refused>),
     /// A route that has WebSockets only.
     #[error("this route is a WebSocket; open it with an upgrade (RFC 6455), or over HTTP/2 by RFC 8441")]
     NoUpgrade,
@@ -100,6 +103,7 @@ impl ClientError {
             Self::Hub(HubError::TooManyChannels(_)) | Self::Bus(_) | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(error) => upstream::status(error),
             Self::Bridge(refused) => refused.status(),
+            Self::CloudEvents(refused) => refused.status(),
             Self::NoUpgrade => StatusCode::UPGRADE_REQUIRED,
         }
     }
@@ -119,14 +123,14 @@ impl ClientError {
             | Self::Handshake(_) => Some(Refusal::BadSubscribe),
             Self::Hub(_) | Self::Bus(_) => Some(Refusal::Subscriptions),
             Self::Draining => Some(Refusal::Draining),
-            Self::Upstream(_) | Self::Bridge(_) => None,
+            Self::Upstream(_) | Self::Bridge(_) | Self::CloudEvents(_) => None,
         }
     }
 
     /// The answer.
     pub fn response(self, request_id: RequestId) -> Response {
         let document = match &self {
-            Self::Bridge(_) => return self.bridge_response(request_id),
+            Self::Bridge(_) | Self::CloudEvents(_) => return self.bridge_response(request_id),
             Self::Handshake(refused) => refused.problem.clone(),
             Self::NotAcceptable { transports } => {
                 let names: Vec<&str> = transports.iter().map(|transport| transport.as_str()).collect();
@@ -143,6 +147,7 @@ impl ClientError {
     fn bridge_response(self, request_id: RequestId) -> Response {
         match self {
             Self::Bridge(refused) => refused.response(request_id),
+            Self::CloudEvents(refused) => refused.response(request_id),
             other => problem::response(&Problem::new(other.status(), other.to_string()), request_id),
         }
     }

@@ -123,6 +123,13 @@ impl Refused {
 /// A bridged WebSocket whose backend has opened it.
 pub struct Session(Start<HubFeed>);
 
+impl Session {
+    /// A session of any dialect.
+    pub fn new(start: Start<HubFeed>) -> Self {
+        Self(start)
+    }
+}
+
 /// What [`run::run`] starts with.
 pub struct Start<F> {
     exchange: Box<dyn Dialect>,
@@ -133,6 +140,18 @@ pub struct Start<F> {
     metrics: Rc<WorkerMetrics>,
     /// How long the client may take for its part of the close, in milliseconds.
     leave_ms: u64,
+}
+
+impl<F> Start<F> {
+    /// A session that is open at its backend, and on its channels.
+    pub fn new(
+        exchange: Box<dyn Dialect>,
+        subscriptions: Subscriptions<F>,
+        settings: BridgeSettings,
+        metrics: Rc<WorkerMetrics>,
+    ) -> Self {
+        Self { exchange, subscriptions, early: VecDeque::new(), settings, metrics, leave_ms: run::LEAVE_MS }
+    }
 }
 
 impl Held for Session {
@@ -183,8 +202,8 @@ async fn open_with<F: Feed>(
     }
     let mut subscriptions = Subscriptions::new(feed, settings.subscriptions_max);
     let early = subscribe_early(&mut exchange, &mut subscriptions);
-    let exchange = Box::new(exchange);
-    Ok((head, Start { exchange, subscriptions, early, settings, metrics, leave_ms: run::LEAVE_MS }))
+    let start = Start::new(Box::new(exchange), subscriptions, settings, metrics);
+    Ok((head, Start { early, ..start }))
 }
 
 /// Joins the channels that the answer to OPEN names, before the client is told: what is published from here on reaches
