@@ -15,6 +15,9 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+/// Fields of an answer.
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 const ALL: [Http; 4] = [Http::H1, Http::H1Tls, Http::H2c, Http::H2Tls];
 
 const TEXT_PLAIN: (&str, &str) = ("content-type", "text/plain");

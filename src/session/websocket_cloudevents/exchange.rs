@@ -24,6 +24,7 @@ use http::Method;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use tokio::time::Instant;
 
 /// A machine, its backend and its event in flight.
 pub struct Exchange {
@@ -233,7 +234,7 @@ impl Inner {
         let (url, handler, validations) = (self.url.clone(), Rc::clone(&self.handler), Rc::clone(&self.validations));
         let bytes_max = self.answer_bytes_max;
         self.asked = Some(Box::pin(async move {
-            validations.ensure(&url, &handler).await?;
+            validations.ensure(&url, &handler, Instant::now()).await?;
             let sent = async {
                 let (head, body) = handler.send(Method::POST, &path, fields, body).await?.into_parts();
                 let (content, unread) = match head.status.is_success() {

@@ -62,24 +62,24 @@ enum Known {
 }
 
 impl Validations {
-    /// Makes sure that a URL takes events. Cancel-safe: whoever else waits for the answer still gets it.
+    /// Makes sure that a URL takes events, as of `now`. Cancel-safe: whoever else waits for the answer still gets it.
     ///
     /// # Errors
     /// When it does not, or gives no answer.
-    pub async fn ensure(&self, url: &Url, handler: &Rc<dyn Handler>) -> Result<(), Refusal> {
+    pub async fn ensure(&self, url: &Url, handler: &Rc<dyn Handler>, now: Instant) -> Result<(), Refusal> {
         let asking = match self.known.borrow().get(url) {
-            Some(Known::TakesUntil(until)) if *until > Instant::now() => return Ok(()),
+            Some(Known::TakesUntil(until)) if *until > now => return Ok(()),
             Some(Known::Asking(asking)) => Some(asking.clone()),
             Some(Known::TakesUntil(_)) | None => None,
         };
         let asking = asking.unwrap_or_else(|| {
             let asking = ask(url.clone(), Rc::clone(handler)).boxed_local().shared();
-            self.learn(url, Known::Asking(asking.clone()));
+            self.learn(url, Known::Asking(asking.clone()), now);
             asking
         });
         let answer = asking.await;
         match &answer {
-            Ok(()) => self.learn(url, Known::TakesUntil(Instant::now() + HOLDS_FOR)),
+            Ok(()) => self.learn(url, Known::TakesUntil(now + HOLDS_FOR), now),
             Err(_) => self.forget(url),
         }
         answer
@@ -90,10 +90,9 @@ impl Validations {
         self.known.borrow_mut().remove(url);
     }
 
-    fn learn(&self, url: &Url, what: Known) {
+    fn learn(&self, url: &Url, what: Known, now: Instant) {
         let mut known = self.known.borrow_mut();
         if known.len() >= URLS_MAX && !known.contains_key(url) {
-            let now = Instant::now();
             known.retain(|_, known| !matches!(known, Known::TakesUntil(until) if *until <= now));
             // Any will do: it costs one question.
             let victim = if known.len() >= URLS_MAX { known.keys().next().cloned() } else { None };

@@ -1,6 +1,6 @@
 //! Opening: whether the URL takes events, what `connect` says, and what the backend chooses.
 
-use super::{ALL, JSON, Stage, TEXT_PLAIN, assert_works};
+use super::{ALL, Fields, JSON, Stage, TEXT_PLAIN, assert_works};
 use crate::support::client::Http;
 use crate::support::socket::{Socket, TEXT};
 use serde_json::{Value, json};
@@ -162,7 +162,7 @@ async fn a_url_is_asked_once_before_its_first_event_and_again_after_a_failure() 
 #[tokio::test]
 async fn a_backend_that_takes_no_events_gets_none() {
     let mut stage = Stage::new().await;
-    let denials: [(u16, &[(&str, &str)], &str); 4] = [
+    let denials: [(u16, Fields<'_>, &str); 4] = [
         (200, &[], "has no WebHook-Allowed-Origin"),
         (200, &[("webhook-allowed-origin", "other.example")], "\"other.example\""),
         (404, &[("webhook-allowed-origin", "*")], "404 Not Found"),
@@ -177,7 +177,8 @@ async fn a_backend_that_takes_no_events_gets_none() {
         });
         let answer = opened.err().expect("refused");
         assert_eq!(answer.status, 502);
-        assert!(answer.text().contains(detail), "{}", answer.text());
+        let shown = answer.json()["detail"].as_str().expect("a detail").to_owned();
+        assert!(shown.contains(detail), "{shown}");
     }
     assert_eq!(stage.proxy.logged("backend takes no events").len(), denials.len());
     // Who gives no answer is asked again, too, and was told nothing.

@@ -1,6 +1,6 @@
 //! Backends that answer wrongly, slowly or without end, and clients that say too much.
 
-use super::{JSON, Stage, TEXT_PLAIN, assert_works, proxy_of, wait_for_metric};
+use super::{Fields, JSON, Stage, TEXT_PLAIN, assert_works, proxy_of, wait_for_metric};
 use crate::support::client::Http;
 use crate::support::proxy::Proxy;
 use crate::support::socket::{Socket, TEXT};
@@ -15,7 +15,7 @@ async fn a_message_that_fails_closes_its_client() {
     let mut stage = Stage::validated().await;
     let huge = "x".repeat(10_000_000);
     let state = "s".repeat(9000);
-    let cases: [(u16, &[(&str, &str)], &str); 8] = [
+    let cases: [(u16, Fields<'_>, &str); 8] = [
         (400, &[TEXT_PLAIN], "no"),
         (401, &[TEXT_PLAIN], ""),
         (500, &[TEXT_PLAIN], "trace"),

@@ -1,3 +1,5 @@
+//! The machine against backends and clients that the tests play.
+
 use super::*;
 use crate::proto::websocket_cloudevents::state::CONNECTION_STATE;
 use http::HeaderValue;
@@ -223,7 +225,8 @@ fn who_may_have_been_let_in_is_taken_back() {
 
 #[test]
 fn a_message_that_fails_ends_the_connection() {
-    let failures: [(&str, fn(&mut Stage) -> Result<(), AnswerError>); 5] = [
+    type Failure = fn(&mut Stage) -> Result<(), AnswerError>;
+    let failures: [(&str, Failure); 5] = [
         ("4xx", |stage| stage.answer(400, "text/plain", "no")),
         ("5xx", |stage| stage.answer(503, "", "")),
         ("html", |stage| stage.answer(200, "text/html", "<p>")),
