@@ -192,6 +192,9 @@ fn webhook(webhook: &WebhookSettings, secrets: Secrets) -> Value {
         WebhookVerify::StandardWebhooks { secret, tolerance } => {
             json!({ "standard_webhooks": { "secret": secrets.of(&[secret.expose()]), "tolerance": span(*tolerance) } })
         }
+        WebhookVerify::Stripe { secret, tolerance } => {
+            json!({ "stripe": { "secret": secrets.of(&[secret.expose()]), "tolerance": span(*tolerance) } })
+        }
         WebhookVerify::Hmac(hmac) => json!({ "hmac": {
             "secret": secrets.of(&[hmac.secret.expose()]),
             "algorithm": secrets.only_compared(&(hmac.algorithm, hmac.encoding)),

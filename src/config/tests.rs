@@ -328,7 +328,7 @@ fn publishing_to_everybody_is_refused() {
     section(
         &format!("publish: {{ address: '[::]:1', auth: [{{ bearer: {{ token_env: TOKEN }} }}], webhooks: [{hook}] }}"),
         &[
-            "publish.webhooks[0].verify: none would let anybody publish, since publish.address is [::]:1; write standard_webhooks, hmac or github (c.yaml:1:104)",
+            "publish.webhooks[0].verify: none would let anybody publish, since publish.address is [::]:1; write standard_webhooks, hmac, github or stripe (c.yaml:1:104)",
         ],
     );
 }
@@ -384,7 +384,7 @@ fn webhooks_are_checked() {
     hook(
         "path: /h",
         &[
-            "publish.webhooks[0].verify: missing; write standard_webhooks, hmac or github (or none, on loopback) (c.yaml:1:23)",
+            "publish.webhooks[0].verify: missing; write standard_webhooks, hmac, github or stripe (or none, on loopback) (c.yaml:1:23)",
             "publish.webhooks[0].channel: missing; write such as \"orders.{/data/id}\" (c.yaml:1:23)",
         ],
     );
@@ -417,10 +417,10 @@ fn webhooks_are_checked() {
         ],
     );
     hook(
-        "path: /h, channel: c, verify: { github: {}, stripe: {} }",
+        "path: /h, channel: c, verify: { github: {}, stripes: {} }",
         &[
             "publish.webhooks[0].verify.github: has none of secret_file, secret_env; write one (c.yaml:1:65)",
-            "publish.webhooks[0].verify.stripe: unknown key \"stripe\"; the keys here are standard_webhooks, hmac, github (c.yaml:1:69)",
+            "publish.webhooks[0].verify.stripes: unknown key \"stripes\"; did you mean \"stripe\"? (c.yaml:1:69)",
         ],
     );
 }
@@ -763,6 +763,7 @@ fn examples() -> (TempDir, PathBuf) {
         ("publish-token", "a-token\n"),
         ("hook", "whsec_MfKQ9r8GKYqrTwjU\n"),
         ("github", "secret\n"),
+        ("stripe", "whsec_x\n"),
         ("events", "a-key\n"),
         ("events-next", "b-key\n"),
     ] {
