@@ -110,6 +110,14 @@ impl CloseReason {
         matches!(self, Self::Drain | Self::Operator)
     }
 
+    /// Whether its client may have the session again: it was lost, or ended for no fault that would come again at once.
+    pub fn may_come_back(self) -> bool {
+        matches!(
+            self,
+            Self::ClientGone | Self::Drain | Self::Operator | Self::Gap | Self::Slow | Self::Idle | Self::Upstream
+        )
+    }
+
     /// The WebSocket close code (RFC 6455 §7.4; 4000–4999 are pushbridge's own).
     pub fn close_code(self) -> u16 {
         match self {

@@ -1,5 +1,6 @@
 //! How a `pushbridge.v1.json` client's commands are carried out.
 
+use crate::bus::BusError;
 use crate::model::channel::ChannelName;
 use crate::model::message::Message;
 use crate::model::pattern::ChannelPattern;
@@ -9,6 +10,24 @@ use crate::session::websocket::machine::{Core, Publish, Turn};
 
 /// Malformed commands in a row that close a session.
 const MALFORMED_MAX: u8 = 3;
+
+/// A subscribe whose channels the bus has to follow first; no more commands are read until then.
+#[derive(Debug)]
+pub(super) struct Join {
+    reference: Option<Reference>,
+    /// All that were asked for.
+    channels: Vec<ChannelName>,
+    /// Those that the session is not on.
+    pub(super) fresh: Vec<ChannelName>,
+}
+
+impl Join {
+    fn tell(&self, turn: &mut Turn<'_>) {
+        for channel in &self.channels {
+            turn.out.push(Reply::Subscribed { reference: self.reference.as_ref(), channel }.frame());
+        }
+    }
+}
 
 impl Core {
     /// Carries a command out; the reason if the session is to be closed for it.
@@ -43,7 +62,7 @@ impl Core {
         (self.malformed_in_row == MALFORMED_MAX).then_some(CloseReason::Malformed)
     }
 
-    /// Joins all of `channels` or none. One that the session is on already is answered like the others.
+    /// Begins to join all of `channels` or none. One that the session is on already is answered like the others.
     fn subscribe(
         &mut self,
         reference: Option<Reference>,
@@ -65,23 +84,46 @@ impl Core {
             return Err(refused(ErrorCode::NotAllowed, message));
         }
         let present = turn.place.channels();
-        let fresh: Vec<&ChannelName> = channels.iter().filter(|channel| !present.contains(channel)).collect();
+        let fresh: Vec<ChannelName> = channels.iter().filter(|channel| !present.contains(channel)).cloned().collect();
         if present.len() + fresh.len() > max {
             return Err(too_many());
         }
-        for (joined, channel) in fresh.iter().enumerate() {
-            if let Err(error) = turn.place.add(channel) {
-                for channel in &fresh[..joined] {
-                    turn.place.remove(channel);
-                }
-                return Err(refused(ErrorCode::TooManySubscriptions, error.to_string()));
-            }
-        }
-        self.channels = present.len() + fresh.len();
-        for channel in channels {
-            turn.out.push(Reply::Subscribed { reference: reference.as_ref(), channel }.frame());
+        let join = Join { reference, channels: channels.to_vec(), fresh };
+        match join.fresh.is_empty() {
+            true => join.tell(turn),
+            false => self.join = Some(Box::new(join)),
         }
         Ok(())
+    }
+
+    /// Goes on with a subscribe, now that the bus follows its channels, or why it does not.
+    pub(super) fn joined(&mut self, join: Join, attached: Result<(), BusError>, turn: &mut Turn<'_>) {
+        let joined = attached.map_err(|error| match error {
+            BusError::Hub(error) => (ErrorCode::TooManySubscriptions, error.to_string()),
+            error => (ErrorCode::BusDown, format!("not joined, try again later: {error}")),
+        });
+        let joined = joined.and_then(|()| {
+            for (count, channel) in join.fresh.iter().enumerate() {
+                if let Err(error) = turn.place.add(channel) {
+                    for channel in &join.fresh[..count] {
+                        turn.place.remove(channel);
+                    }
+                    return Err((ErrorCode::TooManySubscriptions, error.to_string()));
+                }
+            }
+            Ok(())
+        });
+        match joined {
+            Ok(()) => {
+                self.channels += join.fresh.len();
+                self.changed = true;
+                join.tell(turn);
+            }
+            Err((code, message)) => {
+                let rejected = Rejected { reference: join.reference, code, message };
+                turn.out.push(Reply::Error(&rejected).frame());
+            }
+        }
     }
 
     /// Leaves `channels`. One that the session is not on is answered like the others.
@@ -99,6 +141,7 @@ impl Core {
         for channel in channels {
             if turn.place.remove(channel) {
                 self.channels = self.channels.saturating_sub(1);
+                self.changed = true;
             }
             turn.out.push(Reply::Unsubscribed { reference: reference.as_ref(), channel }.frame());
         }

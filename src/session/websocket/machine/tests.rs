@@ -52,8 +52,9 @@ impl Rig {
     }
 
     fn start(&mut self) {
+        let own = self.spot.channels();
         let mut turn = Turn { now_ms: self.now_ms, place: &mut self.spot, out: &mut self.out };
-        self.machine.start("session", &mut turn);
+        self.machine.start("session", &own, &mut turn);
     }
 
     /// The client sends bytes; what could not be worked on.
@@ -61,6 +62,10 @@ impl Rig {
         let mut input = Input::new(&mut bytes);
         let mut turn = Turn { now_ms: self.now_ms, place: &mut self.spot, out: &mut self.out };
         self.machine.on_bytes(&mut input, &mut turn);
+        while self.machine.wants_to_join().is_some() {
+            self.machine.on_attached(Ok(()), &mut turn);
+            self.machine.on_bytes(&mut input, &mut turn);
+        }
         input.rest().to_vec()
     }
 
@@ -510,4 +515,42 @@ proptest! {
         prop_assert!(closes.is_none_or(|at| at + 1 == all.len()), "nothing follows a close: {:?}", all);
         prop_assert!(all.iter().filter(|text| *text == "ping").count() <= ticks);
     }
+}
+
+#[test]
+fn a_session_that_came_back_may_rejoin_the_routes_own_channel() {
+    let mut rig = Rig::new(V1, &["chat.a"]);
+    let mut turn = Turn { now_ms: 0, place: &mut rig.spot, out: &mut rig.out };
+    rig.machine.start("session", &[name("own")], &mut turn);
+    rig.out.take();
+    assert!(!rig.machine.take_changed());
+    rig.bytes(client(0x81, br#"{"type":"subscribe","channels":["own"]}"#));
+    assert_eq!(rig.out.take(), [r#"{"type":"subscribed","channel":"own"}"#]);
+    assert!(rig.machine.take_changed() && !rig.machine.take_changed());
+    rig.bytes(client(0x81, br#"{"type":"subscribe","channels":["own"]}"#));
+    assert!(!rig.machine.take_changed(), "it was on it already");
+    rig.bytes(client(0x81, br#"{"type":"unsubscribe","channels":["chat.a","chat.b"]}"#));
+    assert!(rig.machine.take_changed());
+}
+
+#[test]
+fn channels_are_joined_once_the_bus_follows_them() {
+    let mut rig = Rig::started(V1, &["own"]);
+    let mut bytes = [
+        client(0x81, br#"{"type":"subscribe","ref":1,"channels":["own","chat.a"]}"#),
+        client(0x81, br#"{"type":"ping"}"#),
+    ]
+    .concat();
+    let mut input = Input::new(&mut bytes);
+    let mut turn = Turn { now_ms: 0, place: &mut rig.spot, out: &mut rig.out };
+    rig.machine.on_bytes(&mut input, &mut turn);
+    assert_eq!(rig.machine.wants_to_join(), Some(&[name("chat.a")][..]));
+    assert!(!rig.machine.takes_input(turn.out), "what follows waits");
+    rig.machine.on_attached(Err(BusError::Down("x".to_owned())), &mut turn);
+    rig.machine.on_bytes(&mut input, &mut turn);
+    let told = rig.out.take();
+    assert!(told[0].contains(r#""ref":1,"code":"bus_down""#), "{told:?}");
+    assert_eq!(told[1..], [r#"{"type":"pong"}"#]);
+    assert_eq!(rig.spot.channels(), [name("own")]);
+    assert!(!rig.machine.take_changed() && rig.machine.wants_to_join().is_none());
 }
