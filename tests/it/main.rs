@@ -15,6 +15,7 @@ mod browser;
 mod cli;
 mod drain;
 mod limits;
+mod presence;
 mod proxy;
 mod publish;
 mod push;

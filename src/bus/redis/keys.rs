@@ -63,6 +63,11 @@ impl Keys {
         ChannelName::new(&name).ok()
     }
 
+    /// That an instance lives.
+    pub fn instance(&self, instance: &str) -> String {
+        format!("{}:instance:{instance}", self.prefix)
+    }
+
     /// Where a session waits for its client.
     pub fn session(&self, key: &SessionKey) -> String {
         format!("{}:session:{}", self.prefix, key.as_str())
