@@ -136,6 +136,7 @@ mod tests {
             client_subscribe: vec![ChannelPattern::new("open.*").expect("a pattern")],
             client_publish: Vec::new(),
             subscriptions_max: 3,
+            messages_per_second_max: 100,
         };
         let begins = comeback.begin(&names(&["own"]), said.map(cursor), &settings);
         assert_eq!(begins, Beginning { channels: names(channels), cursor: expected.map(cursor) });

@@ -60,11 +60,13 @@ pub enum CloseReason {
     RouteRemoved,
     /// What let its client in is no longer valid.
     CredentialEnded,
+    /// The client sent more than it may, and went on.
+    Rate,
 }
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Done,
         Self::ClientGone,
         Self::Drain,
@@ -81,6 +83,7 @@ impl CloseReason {
         Self::Operator,
         Self::RouteRemoved,
         Self::CredentialEnded,
+        Self::Rate,
     ];
 
     /// The word in metrics and logs.
@@ -102,6 +105,7 @@ impl CloseReason {
             Self::Operator => "operator",
             Self::RouteRemoved => "route_removed",
             Self::CredentialEnded => "credential_ended",
+            Self::Rate => "rate",
         }
     }
 
@@ -134,6 +138,7 @@ impl CloseReason {
             Self::RouteRemoved => 4404,
             Self::Idle => 4408,
             Self::Slow => 4413,
+            Self::Rate => 4429,
         }
     }
 }

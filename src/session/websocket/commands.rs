@@ -6,10 +6,14 @@ use crate::model::message::Message;
 use crate::model::pattern::ChannelPattern;
 use crate::model::session::CloseReason;
 use crate::proto::v1::{Command, ErrorCode, Reference, Rejected, Reply};
+use crate::proto::websocket::Event;
 use crate::session::websocket::machine::{Core, Publish, Turn};
+use crate::session::websocket::subprotocol::Subprotocol;
 
 /// Malformed commands in a row that close a session.
 const MALFORMED_MAX: u8 = 3;
+/// Messages over the rate, one after the other, that a session survives.
+const OVER_MAX: u8 = 100;
 
 /// A subscribe whose channels the bus has to follow first; no more commands are read until then.
 #[derive(Debug)]
@@ -60,6 +64,28 @@ impl Core {
         turn.out.push(Reply::Error(&rejected).frame());
         self.malformed_in_row += 1;
         (self.malformed_in_row == MALFORMED_MAX).then_some(CloseReason::Malformed)
+    }
+
+    /// Refuses what comes too fast; the reason if the session is to be closed for it. Who can be told is told, and closed
+    /// only if it goes on.
+    pub(super) fn on_too_fast(&mut self, event: Event<'_>, turn: &mut Turn<'_>) -> Option<CloseReason> {
+        if self.subprotocol != Subprotocol::V1 {
+            return Some(CloseReason::Rate);
+        }
+        self.over_in_row += 1;
+        if self.over_in_row > OVER_MAX {
+            return Some(CloseReason::Rate);
+        }
+        let reference = match event {
+            Event::Text(text) => Command::parse(text).map_or_else(|wrong| wrong.reference, Command::into_reference),
+            Event::Binary(_) => None,
+            Event::Ping(_) | Event::Pong(_) | Event::Close(_) => return None,
+        };
+        let max = self.settings.messages_per_second_max;
+        let message =
+            format!("over {max} messages a second (limits.client_messages_per_second); wait, then say it again");
+        turn.out.push(Reply::Error(&Rejected { reference, code: ErrorCode::Rate, message }).frame());
+        None
     }
 
     /// Begins to join all of `channels` or none. One that the session is on already is answered like the others.

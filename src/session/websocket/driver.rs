@@ -54,7 +54,7 @@ pub(super) struct Driver<W: Wire, F: Feed> {
     unread: Vec<u8>,
     publishing: Option<Box<Publishing>>,
     /// Channels that the bus begins to follow for this session.
-    joining: Option<BoxFuture<'static, Result<Attached, BusError>>>,
+    joining: Option<Box<Joining>>,
     /// There only while the link is full or the session ends.
     timer: Option<Box<Timer>>,
     /// Whether the link had no room when it was last looked at.
@@ -78,6 +78,11 @@ struct Publishing {
     bytes: usize,
     result: BoxFuture<'static, Result<Published, BusError>>,
     timeout: LocalBoxFuture<'static, ()>,
+}
+
+/// Channels that the bus begins to follow.
+struct Joining {
+    attached: BoxFuture<'static, Result<Attached, BusError>>,
 }
 
 /// Wakes the session at a time.
@@ -276,9 +281,11 @@ impl<W: Wire, F: Feed> Driver<W, F> {
         if self.joining.is_none() {
             let Some(channels) = self.machine.wants_to_join() else { return };
             let (bus, channels) = (Arc::clone(&self.bus), channels.to_vec());
-            self.joining = Some(Box::pin(async move { bus.attach(&channels, None).await }));
+            let attached = Box::pin(async move { bus.attach(&channels, None).await });
+            self.joining = Some(Box::new(Joining { attached }));
         }
-        let Some(Poll::Ready(attached)) = self.joining.as_mut().map(|joining| joining.as_mut().poll(cx)) else {
+        let Some(Poll::Ready(attached)) = self.joining.as_mut().map(|joining| joining.attached.as_mut().poll(cx))
+        else {
             return;
         };
         self.joining = None;

@@ -10,6 +10,7 @@ use crate::hub::shard::Delivery;
 use crate::model::channel::ChannelName;
 use crate::model::message::Message;
 use crate::model::session::CloseReason;
+use crate::proto::allowance::Allowance;
 use crate::proto::v1::{ErrorCode, Reference, Rejected, Reply};
 use crate::proto::websocket::{Event, Input};
 use crate::session::settings::PushSettings;
@@ -44,6 +45,10 @@ pub struct Machine {
 pub(super) struct Core {
     pub(super) subprotocol: Subprotocol,
     pub(super) malformed_in_row: u8,
+    /// What the client may still send.
+    allowance: Allowance,
+    /// Messages over it, since the last that was allowed.
+    pub(super) over_in_row: u8,
     /// Seeds the jitter.
     seed: u32,
     /// How many channels the session is on.
@@ -94,6 +99,8 @@ impl Machine {
             core: Core {
                 subprotocol,
                 malformed_in_row: 0,
+                allowance: Allowance::default(),
+                over_in_row: 0,
                 seed: session.bytes().fold(0x811c_9dc5, |hash, b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193)),
                 channels: 0,
                 changed: false,
@@ -292,6 +299,10 @@ impl Machine {
 impl Core {
     /// Takes an event; the reason if the session is to be closed for it.
     fn on_event(&mut self, event: Event<'_>, turn: &mut Turn<'_>) -> Option<CloseReason> {
+        if !self.allowance.take(self.settings.messages_per_second_max, turn.now_ms) {
+            return self.on_too_fast(event, turn);
+        }
+        self.over_in_row = 0;
         if self.subprotocol != Subprotocol::V1 {
             // Data of raw and CloudEvents clients has no meaning: it only counts against the size limit.
             return None;

@@ -225,6 +225,7 @@ impl Rig {
             client_subscribe: vec![ChannelPattern::new("open").expect("a pattern")],
             client_publish: vec![ChannelPattern::new("in").expect("a pattern")],
             subscriptions_max: 4,
+            messages_per_second_max: 100,
         };
         let machine = Machine::new(subprotocol, settings.into(), Arc::new(ChannelPolicies::default()), "s", 0);
         let bus = Arc::new(FakeBus::default());

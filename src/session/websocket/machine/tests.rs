@@ -36,6 +36,7 @@ impl Rig {
             client_subscribe: vec![pattern("chat.*")],
             client_publish: vec![pattern("in.*")],
             subscriptions_max: 4,
+            messages_per_second_max: 100,
         };
         let small = ChannelPolicy { message_bytes_max: 10, ..ChannelPolicy::default() };
         let policies = ChannelPolicies::new(vec![(pattern("in.small"), small)]);
@@ -553,4 +554,39 @@ fn channels_are_joined_once_the_bus_follows_them() {
     assert_eq!(told[1..], [r#"{"type":"pong"}"#]);
     assert_eq!(rig.spot.channels(), [name("own")]);
     assert!(!rig.machine.take_changed() && rig.machine.wants_to_join().is_none());
+}
+
+#[test]
+fn who_sends_too_fast_is_told_and_closed_if_it_goes_on() {
+    let mut rig = Rig::started(V1, &["own"]);
+    let ping = |n: usize| client(0x81, format!(r#"{{"type":"ping","ref":{n}}}"#).as_bytes());
+    let say = |rig: &mut Rig, range: std::ops::Range<usize>| {
+        rig.bytes(range.flat_map(ping).collect());
+        rig.out.take()
+    };
+    rig.out.room = usize::MAX;
+    assert!(say(&mut rig, 0..1000).iter().all(|answer| answer.contains("pong")), "a burst");
+    let told = say(&mut rig, 1000..1050);
+    assert!(
+        told.iter().zip(1000..).all(|(error, n)| error.contains(&format!(r#""ref":{n},"code":"rate""#))),
+        "{told:?}"
+    );
+    // Time brings the allowance back, and an allowed message starts the count anew.
+    rig.tick(10);
+    assert_eq!(say(&mut rig, 0..1), [r#"{"type":"pong","ref":0}"#]);
+    let told = say(&mut rig, 0..101);
+    assert_eq!(told.len(), 101);
+    assert_eq!(told.last().map(String::as_str), Some("close 4429 rate"));
+}
+
+#[test]
+fn who_can_not_be_told_is_closed_when_it_sends_too_fast() {
+    for (subprotocol, first) in [(RAW, 0x82), (RAW, 0x89), (Subprotocol::CloudEvents, 0x81)] {
+        let mut rig = Rig::started(subprotocol, &["own"]);
+        rig.out.room = usize::MAX;
+        rig.bytes((0..1000).flat_map(|_| client(first, b"x")).collect());
+        assert!(rig.machine.socket.is_open());
+        rig.bytes(client(first, b"x"));
+        assert_eq!(rig.out.take().last().map(String::as_str), Some("close 4429 rate"));
+    }
 }
