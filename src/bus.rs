@@ -11,6 +11,7 @@
 
 pub mod envelope;
 pub mod health;
+pub mod kafka;
 pub mod memory;
 pub mod nats;
 pub mod redis;
@@ -55,6 +56,9 @@ pub enum BusError {
     /// The hub can't take it.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// The bus can't publish on condition.
+    #[error("this bus can't publish on condition; leave If-Match out, or use another bus")]
+    NoConditions,
     /// The bus can't be reached.
     #[error("the bus is down: {0}")]
     Down(String),

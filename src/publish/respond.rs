@@ -93,6 +93,9 @@ pub(super) enum PublishError {
     /// The channel has moved.
     #[error("the channel has moved; \"position\" is where it is now: look at what is new, then try again with it")]
     Moved(Option<Position>),
+    /// The bus can't publish on condition at all.
+    #[error(transparent)]
+    NoConditions(BusError),
     /// The bus did not take it, or not all.
     #[error("{cause}; try again soon, with the same ids{}", if .accepted.is_empty() { "" } else { " (\"results\" are published)" })]
     Unavailable {
@@ -117,6 +120,7 @@ impl PublishError {
             Self::BodyStalled(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BodyBroken(_) | Self::Event(_) | Self::Fill { .. } | Self::Condition(_) => StatusCode::BAD_REQUEST,
             Self::Moved(_) => StatusCode::PRECONDITION_FAILED,
+            Self::NoConditions(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
