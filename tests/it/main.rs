@@ -21,6 +21,7 @@ mod push;
 mod reload;
 mod resume;
 mod rolling;
+mod shared_bus;
 mod support;
 mod tidy;
 mod tls;

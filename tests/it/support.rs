@@ -18,6 +18,7 @@ pub mod program;
 pub mod proxy;
 #[allow(dead_code, reason = "the tests of the bus itself use the rest")]
 pub mod redis;
+pub mod relay;
 pub mod socket;
 pub mod tls;
 pub mod websocket;
