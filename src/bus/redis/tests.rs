@@ -84,7 +84,8 @@ fn a_user_with_a_password_a_database_and_tls() {
     let tls_port = server::free_port();
     let options = format!(
         "--tls-port {tls_port} --tls-cert-file {} --tls-key-file {} --tls-auth-clients no \
-         --user bridge on >hunter2 ~test:* &test:* +@all -@dangerous +info +role",
+         --user bridge on >hunter2 ~test:* &test:* +@connection +@scripting +@hash +@stream +@string +@keyspace +@pubsub \
+         +time +info +role +cluster",
         path("cert"),
         path("key")
     );
@@ -255,6 +256,22 @@ fn emptied_under_way_is_noticed_by_the_next_message() {
         redis.cli(&["flushall"]);
         a.publish(&channel, "2").await;
         assert_eq!(take(&mut session, 2).await, ["gap:epoch", "2"]);
+    });
+}
+
+#[test]
+fn a_full_redis_refuses_and_keeps_what_it_has() {
+    let redis = Redis::start();
+    conformance::run(async {
+        let (a, b, channel) = (Instance::new(&on(&redis)), Instance::new(&on(&redis)), fresh("full"));
+        let mut on_b = b.subscribe(&channel, None).await;
+        a.publish(&channel, "1").await;
+        assert_eq!(redis.cli(&["config", "set", "maxmemory", "1"]), "OK");
+        let refused = a.bus.publish(message(&channel, None, "refused"), None).await;
+        assert!(matches!(&refused, Err(BusError::Down(text)) if text.contains("OOM")), "{refused:?}");
+        assert_eq!(redis.cli(&["config", "set", "maxmemory", "0"]), "OK");
+        a.publish(&channel, "2").await;
+        assert_eq!(take(&mut on_b, 2).await, ["1", "2"]);
     });
 }
 
