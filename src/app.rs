@@ -7,6 +7,7 @@
 //! ```
 
 mod bus;
+mod descriptors;
 mod doors;
 mod drain;
 mod live;
@@ -156,6 +157,7 @@ fn launch(config: Config, followed: Option<Followed>) -> Result<Running, StartEr
     let workers = config.workers.get();
     let readiness = Readiness::new();
     let latch = readiness.latch("starting");
+    descriptors::claim(config.limits.connections_max);
     let plan = Plan::make(&config, &[], workers)?;
     let metrics = Metrics::new();
     live::declare(&metrics, &config);

@@ -8,6 +8,7 @@ pub mod defaults;
 pub mod diff;
 pub mod document;
 pub mod file;
+mod memory;
 pub mod problem;
 pub mod quantity;
 pub mod read;

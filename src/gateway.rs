@@ -9,6 +9,7 @@
 pub mod cors;
 mod ending;
 pub mod forward;
+mod polls;
 pub mod push;
 pub mod respond;
 pub mod settings;
@@ -32,6 +33,8 @@ use arc_swap::{ArcSwap, Cache};
 use futures_util::future::LocalBoxFuture;
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, StatusCode};
+use polls::{Polled, Polls};
+use push::{Outcome, Poll};
 use respond::ClientError;
 use settings::{Action, GatewaySettings};
 use std::cell::RefCell;
@@ -81,7 +84,7 @@ impl Gateway {
 impl Handler for Gateway {
     fn handle(&self, request: Request, peer: Rc<Peer>) -> LocalBoxFuture<'static, Answer> {
         let inner = Rc::clone(&self.inner);
-        Box::pin(async move { inner.answer(request, peer).await })
+        Box::pin(inner.answer(request, peer))
     }
 }
 
@@ -91,18 +94,30 @@ impl Inner {
         Arc::clone(self.settings.borrow_mut().load())
     }
 
-    async fn answer(&self, request: Request, peer: Rc<Peer>) -> Answer {
-        let started_us = self.parts.shard.clock().now_us();
-        let request_id = RequestId::next();
+    async fn answer(self: Rc<Self>, request: Request, peer: Rc<Peer>) -> Answer {
+        let told = self.begin();
         let (parts, body) = request.into_parts();
         let seen = access::Line::enabled().then(|| Seen::new(&parts));
         let origin = parts.headers.get(ORIGIN).cloned();
         let settings = self.settings();
         let (route, result) = match self.find(&settings, &parts) {
             Ok((route, channels)) => {
-                let exchange = Exchange { request_id, peer: &peer, route: &route.name };
+                let exchange = Exchange { request_id: told.request_id, peer: &peer, route: &route.name };
                 let result = match &route.action {
-                    Action::Push(push) => self.push(push, &channels, &parts, body, &route.name).await,
+                    Action::Push(push) => match self.push(push, &channels, &parts, body, &route.name).await {
+                        Ok(Outcome::Poll(mut poll)) => {
+                            if let Some(origin) = origin {
+                                cors::allow(&mut poll.fields, push.cors.as_ref(), &origin);
+                            }
+                            let Poll { subscription, wait_ms, fields, cursor } = poll;
+                            let inner = Rc::clone(&self);
+                            let polled =
+                                Polled { inner, settings, route, channels, peer, seen, cursor, wait_ms, fields };
+                            return Answer::Later(Box::new(Polls { polled, subscription, told }));
+                        }
+                        Ok(Outcome::Answer(answer)) => Ok(answer),
+                        Err(error) => Err(error),
+                    },
                     Action::WebSocket(bridge) => self.websocket(bridge, parts, exchange).await,
                     Action::Proxy(proxy) => self.forward(proxy, Request::from_parts(parts, body), exchange).await,
                 };
@@ -114,18 +129,36 @@ impl Inner {
             if let Some(reason) = error.refusal() {
                 self.parts.metrics.refused(reason);
             }
-            Answer::Response(error.response(request_id))
+            Answer::Response(error.response(told.request_id))
         });
-        if let (Some(Action::Push(push)), Some(origin)) = (route.as_ref().map(|route| &route.action), origin) {
-            cors::allow(fields_mut(&mut answer), push.cors.as_ref(), &origin);
-        }
-        let status = status(&answer).as_u16();
-        self.parts.metrics.http_request(route.as_ref().map_or("", |route| &route.name), status);
-        if let Some(seen) = seen {
-            let duration_us = self.parts.shard.clock().now_us() - started_us;
-            seen.emit(&peer, route.as_deref(), status, duration_us, request_id);
+        if let Some((status, fields)) = head_mut(&mut answer) {
+            if let (Some(Action::Push(push)), Some(origin)) = (route.as_ref().map(|route| &route.action), origin) {
+                cors::allow(fields, push.cors.as_ref(), &origin);
+            }
+            self.tell(seen.as_ref(), &peer, route.as_deref(), status, told);
         }
         answer
+    }
+
+    /// A request begins.
+    fn begin(&self) -> Told {
+        Told { request_id: RequestId::next(), started_us: self.parts.shard.clock().now_us() }
+    }
+
+    /// Counts and logs a request that was answered.
+    fn tell(
+        &self,
+        seen: Option<&Seen>,
+        peer: &Peer,
+        route: Option<&Route<Action>>,
+        status: StatusCode,
+        Told { request_id, started_us }: Told,
+    ) {
+        self.parts.metrics.http_request(route.map_or("", |route| &route.name), status.as_u16());
+        if let Some(seen) = seen {
+            let duration_us = self.parts.shard.clock().now_us() - started_us;
+            seen.emit(peer, route, status.as_u16(), duration_us, request_id);
+        }
     }
 
     /// Refuses a session that would begin while sessions end.
@@ -167,6 +200,13 @@ struct Exchange<'a> {
     route: &'a str,
 }
 
+/// By what a request's end is told of.
+#[derive(Clone, Copy)]
+struct Told {
+    request_id: RequestId,
+    started_us: u64,
+}
+
 /// What the access log tells of a request.
 struct Seen {
     method: Method,
@@ -200,16 +240,11 @@ impl Seen {
     }
 }
 
-fn status(answer: &Answer) -> StatusCode {
+/// The status and the fields of an answer that there is.
+fn head_mut(answer: &mut Answer) -> Option<(StatusCode, &mut HeaderMap)> {
     match answer {
-        Answer::Response(response) => response.status(),
-        Answer::Hold(hold) => hold.head.status(),
-    }
-}
-
-fn fields_mut(answer: &mut Answer) -> &mut HeaderMap {
-    match answer {
-        Answer::Response(response) => response.headers_mut(),
-        Answer::Hold(hold) => hold.head.headers_mut(),
+        Answer::Response(response) => Some((response.status(), response.headers_mut())),
+        Answer::Hold(hold) => Some((hold.head.status(), hold.head.headers_mut())),
+        Answer::Later(_) => None,
     }
 }

@@ -13,6 +13,7 @@ pub mod json;
 pub mod json_pointer;
 pub mod long_poll;
 pub mod problem;
+pub mod repeated_head;
 pub mod request_check;
 pub mod reset_watch;
 pub mod sse;

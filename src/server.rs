@@ -17,6 +17,7 @@ pub mod problem;
 pub mod request_id;
 mod resets;
 pub mod tls;
+pub mod turns;
 
 use body::Body;
 use futures_util::future::LocalBoxFuture;
@@ -25,6 +26,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub use link::Link;
+pub use turns::Turns;
 
 /// A request with its body not yet read.
 pub type Request = http::Request<Body>;
@@ -43,6 +45,8 @@ pub enum Answer {
     Response(Response),
     /// The exchange is taken over by a session.
     Hold(Hold),
+    /// A response that is waited for.
+    Later(Box<dyn Later>),
 }
 
 impl From<Response> for Answer {
@@ -66,6 +70,17 @@ pub struct Hold {
 pub trait Held: 'static {
     /// Runs the session to its end over `link`. Dropping the future ends it at once.
     fn run(self: Box<Self>, link: Link) -> LocalBoxFuture<'static, ()>;
+}
+
+/// A whole response that there may not be for a long time, and after which the client asks anew.
+pub trait Later: 'static {
+    /// The response, once there is one. Dropping the future cancels it: the client is gone.
+    fn respond(self: Box<Self>) -> LocalBoxFuture<'static, Response>;
+
+    /// The same without the HTTP machinery, on a connection of HTTP/1.1 whose client asks the like again and again: writes
+    /// the response and answers what follows, as long as it is like the first. Gives back what it can't answer; `None`
+    /// when the connection has ended.
+    fn take_turns(self: Box<Self>, turns: Turns) -> LocalBoxFuture<'static, Option<Turns>>;
 }
 
 /// Whom a connection is with.

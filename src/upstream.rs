@@ -8,8 +8,10 @@ mod connect;
 mod error;
 mod exchange;
 mod lease;
+mod names;
 mod outgoing;
 mod pool;
+mod roster;
 pub mod settings;
 mod upgrade;
 mod upload;
@@ -25,8 +27,9 @@ use crate::server::{Request, Response};
 use crate::telemetry::metrics::{UpstreamResult, WorkerMetrics};
 use exchange::{Answered, exchange};
 use lease::Download;
-use pool::Server;
-use settings::{ServerAddress, UpstreamProtocol, UpstreamSettings};
+use names::Names;
+use roster::Roster;
+use settings::{UpstreamProtocol, UpstreamSettings};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
@@ -40,20 +43,25 @@ use tokio::time::Instant;
 /// that stay keep their connections, and requests under way keep the settings that they began with.
 pub struct Upstreams {
     metrics: Rc<WorkerMetrics>,
+    names: Rc<Names>,
     by_name: RefCell<HashMap<Arc<str>, Rc<Backend>>>,
 }
 
 /// One upstream, as of one configuration.
 struct Backend {
     settings: Arc<UpstreamSettings>,
-    servers: Vec<Rc<Server>>,
+    roster: Rc<Roster>,
     turn: Cell<usize>,
 }
 
 impl Upstreams {
     /// Without connections yet.
     pub fn new(metrics: Rc<WorkerMetrics>) -> Self {
-        Self { metrics, by_name: RefCell::default() }
+        Self::with_names(metrics, Names::of_the_system())
+    }
+
+    fn with_names(metrics: Rc<WorkerMetrics>, names: Names) -> Self {
+        Self { metrics, names: Rc::new(names), by_name: RefCell::default() }
     }
 
     /// Sends a request and waits for the head of the response; its body streams.
@@ -112,8 +120,9 @@ impl Upstreams {
         let backend = self.backend(upstream);
         let mut count = Count::start(&self.metrics, &upstream.name);
         let turn = backend.turn.replace(backend.turn.get().wrapping_add(1));
+        let servers = backend.roster.current(backend.settings.connect_timeout).await;
         // Boxed: the future is large, and many callers hold it for long.
-        match Box::pin(exchange(&backend.settings, &backend.servers, turn, request)).await {
+        match Box::pin(exchange(&backend.settings, &servers, turn, request)).await {
             Ok(answered) => Ok((count, answered)),
             Err(error) => {
                 count.result = error.result();
@@ -130,13 +139,9 @@ impl Upstreams {
             return Rc::clone(backend);
         }
         let before = known.filter(|backend| backend.settings.protocol == settings.protocol);
-        let server = |address: &ServerAddress| {
-            let kept = before.and_then(|backend| backend.servers.iter().find(|server| server.address == *address));
-            kept.map_or_else(|| Server::new(address.clone()), Rc::clone)
-        };
-        let servers = settings.servers.iter().map(server).collect();
+        let roster = Roster::new(&settings.servers, &self.names, before.map(|backend| &*backend.roster));
         let turn = Cell::new(before.map_or(0, |backend| backend.turn.get()));
-        let backend = Rc::new(Backend { settings: Arc::clone(settings), servers, turn });
+        let backend = Rc::new(Backend { settings: Arc::clone(settings), roster, turn });
         by_name.insert(Arc::clone(&settings.name), Rc::clone(&backend));
         backend
     }

@@ -223,6 +223,7 @@ async fn tick(index: usize, shared: Arc<Shared>, shard: Rc<Shard>, metrics: Rc<W
                 shared.hub.sweep(turn);
                 turn += 1;
             }
+            shared.metrics.set_connections_max(shared.limits.load().connections_max as u64);
             let figures = shared.hub.figures();
             shared.metrics.set_hub(figures.channels as u64, figures.history_bytes as u64, figures.messages as u64);
         }

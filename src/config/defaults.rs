@@ -1,5 +1,6 @@
 //! Every default of the configuration, with its reason. The reference in docs/configuration.md repeats them.
 
+use crate::config::memory;
 use crate::drain::DrainSettings;
 use crate::gateway::settings::Pings;
 use crate::hub::policy::ChannelPolicy;
@@ -77,8 +78,16 @@ pub fn server_limits() -> ServerLimits {
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: u64 = 100;
 /// `limits.channels`: as many as connections, since one channel for each client is the common worst case.
 pub const CHANNELS_MAX: u64 = 100_000;
-/// `limits.history_bytes`: fits a container of 512 MiB with its connections.
-pub const HISTORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// `limits.history_bytes`: fits a container of 512 MiB with its connections; in a smaller one, half of its memory.
+pub fn history_bytes_max() -> u64 {
+    history_bytes_max_within(memory::limit_bytes())
+}
+
+fn history_bytes_max_within(memory_limit_bytes: Option<u64>) -> u64 {
+    const UNLIMITED: u64 = 256 * 1024 * 1024;
+    // No less than the key itself allows.
+    memory_limit_bytes.map_or(UNLIMITED, |limit| (limit / 2).clamp(64 * 1024, UNLIMITED))
+}
 
 /// `drain`: load balancers learn of the end within 10 s (AWS takes 30 to 120); a minute spreads 100,000 reconnects to
 /// under 2000 a second; 15 s outlast a client's close handshake. Readiness fails first, for load balancers that ask.
@@ -98,4 +107,16 @@ pub const ACCESS_LOG: AccessLog = AccessLog::On;
 pub fn workers() -> NonZeroUsize {
     static CORES: OnceLock<NonZeroUsize> = OnceLock::new();
     *CORES.get_or_init(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_history_fits_the_memory_of_a_container() {
+        let mib = |bytes: Option<u64>| history_bytes_max_within(bytes.map(|mib| mib << 20)) >> 20;
+        assert_eq!([mib(None), mib(Some(128)), mib(Some(512)), mib(Some(8192))], [256, 64, 256, 256]);
+        assert_eq!(history_bytes_max_within(Some(1)), 64 * 1024);
+    }
 }

@@ -227,7 +227,7 @@ impl Resolver<'_> {
         let subscriptions = 1..=CURSOR_CHANNELS_MAX as u64;
         let hub = HubLimits {
             channels_max: self.count_usize(&limits.channels, COUNT, defaults::CHANNELS_MAX as usize),
-            history_bytes_max: self.size(&limits.history_bytes, 1 << 16..=1 << 40, defaults::HISTORY_BYTES_MAX),
+            history_bytes_max: self.size(&limits.history_bytes, 1 << 16..=1 << 40, defaults::history_bytes_max()),
             subscriptions_per_session_max: self.count_usize(
                 &limits.subscriptions_per_session,
                 subscriptions,

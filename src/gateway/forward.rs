@@ -51,7 +51,7 @@ impl Inner {
                 self.takes_sessions()?;
                 Ok(ending::until(response, ending()).into())
             }
-            hold @ Answer::Hold(_) => Ok(hold),
+            other => Ok(other),
         }
     }
 }

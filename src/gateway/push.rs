@@ -16,8 +16,8 @@ use crate::server::body::Body;
 use crate::server::{Answer, Hold, Response};
 use crate::session::settings::PushSettings;
 use crate::session::sse::Sse;
+use crate::session::token;
 use crate::session::websocket::{Opening, Setup};
-use crate::session::{long_poll, token};
 use h2::ext::Protocol;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY};
 use http::request::Parts;
@@ -26,12 +26,28 @@ use http_body::Body as _;
 use std::rc::Rc;
 use std::sync::Arc;
 
-const RESUMED: HeaderName = HeaderName::from_static("pushbridge-resumed");
+pub(in crate::gateway) const RESUMED: HeaderName = HeaderName::from_static("pushbridge-resumed");
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// The longest that a poll waits which comes while the instance settles; with the wheel's tick still under a second.
 const SETTLE_WAIT_MS_MAX: u64 = 500;
+
+/// What a request on a push route leads to.
+pub(in crate::gateway) enum Outcome {
+    Answer(Answer),
+    Poll(Poll),
+}
+
+/// A long poll that waits.
+pub(in crate::gateway) struct Poll {
+    pub(in crate::gateway) subscription: Subscription,
+    pub(in crate::gateway) wait_ms: u64,
+    /// The fields that its answer has, whatever it is.
+    pub(in crate::gateway) fields: HeaderMap,
+    /// The cursor's text.
+    pub(in crate::gateway) cursor: Option<Box<[u8]>>,
+}
 
 impl Inner {
     /// Answers a request on a push route.
@@ -42,17 +58,17 @@ impl Inner {
         request: &Parts,
         body: Body,
         name: &str,
-    ) -> Result<Answer, ClientError> {
+    ) -> Result<Outcome, ClientError> {
         let protocol = request.extensions.get::<Protocol>().map(Protocol::as_str);
         if handshake::is_asked_for(request, protocol) {
             // Its bytes would be taken for the first frames.
             if !body.is_end_stream() {
                 return Err(ClientError::BodyOnPush);
             }
-            return self.push_websocket(route, channels, request, protocol, name).await;
+            return self.push_websocket(route, channels, request, protocol, name).await.map(Outcome::Answer);
         }
         match request.method {
-            Method::OPTIONS => return Ok(cors::options().into()),
+            Method::OPTIONS => return Ok(Outcome::Answer(cors::options().into())),
             Method::GET | Method::HEAD => {}
             _ => return Err(ClientError::PushMethod),
         }
@@ -66,13 +82,13 @@ impl Inner {
             .ok_or_else(|| ClientError::NotAcceptable { transports: settings.transports.clone() })?;
         let cursor = cursor(request, transport)?;
         if request.method == Method::HEAD {
-            return Ok(head_only(transport).into());
+            return Ok(Outcome::Answer(head_only(transport).into()));
         }
         let mut subscription = self.subscribe(channels, cursor.as_ref(), settings).await?;
         subscription.label(SessionKind::Push(transport), name);
         match transport {
-            Transport::LongPoll => Ok(self.long_poll(request, subscription, settings).await.into()),
-            Transport::Sse | Transport::WebSocket => Ok(self.event_stream(subscription, settings)),
+            Transport::LongPoll => Ok(Outcome::Poll(self.long_poll(request, subscription, settings))),
+            Transport::Sse | Transport::WebSocket => Ok(Outcome::Answer(self.event_stream(subscription, settings))),
         }
     }
 
@@ -119,26 +135,24 @@ impl Inner {
         Answer::Hold(Hold { head, session: Box::new(session) })
     }
 
-    async fn long_poll(&self, request: &Parts, subscription: Subscription, settings: &PushSettings) -> Response {
+    fn long_poll(&self, request: &Parts, subscription: Subscription, settings: &PushSettings) -> Poll {
         let mut longest_ms = settings.long_poll_timeout.as_millis() as u64;
         if self.parts.drain.phase() != Phase::Serving {
             longest_ms = longest_ms.min(SETTLE_WAIT_MS_MAX);
         }
         let preferred_ms = wait_ms(&request.headers);
-        let mut fields = HeaderMap::new();
-        set_resumed(&mut fields, &subscription);
         let wait_ms = preferred_ms.unwrap_or(longest_ms).min(longest_ms);
+        let mut fields = HeaderMap::new();
         if preferred_ms.is_some() {
             let applied = HeaderValue::from_str(&format!("wait={}", wait_ms / 1000));
             fields.extend(applied.ok().map(|applied| (APPLIED, applied)));
         }
-        let mut response = Box::pin(long_poll::answer(subscription, wait_ms, Rc::clone(&self.parts.metrics))).await;
-        response.headers_mut().extend(fields);
-        answer_fields(response.headers_mut());
-        response
+        answer_fields(&mut fields);
+        let cursor = last_event_id(&request.headers, request.uri.query(), Transport::LongPoll);
+        Poll { subscription, wait_ms, fields, cursor: cursor.map(|text| text.into_owned().into()) }
     }
 
-    async fn subscribe(
+    pub(in crate::gateway) async fn subscribe(
         &self,
         channels: &[ChannelName],
         cursor: Option<&Cursor>,

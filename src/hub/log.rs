@@ -17,6 +17,7 @@ use crate::model::position::Position;
 use crate::model::session::GapReason;
 use crate::proto::chunk::Chunk;
 use bytes::Bytes;
+use http::HeaderValue;
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
@@ -38,7 +39,16 @@ pub struct Entry {
     /// The `cloudevents.json` frame.
     pub websocket_cloudevents: OnceLock<Bytes>,
     /// The long poll answer that has this message alone, for sessions of this one channel.
-    pub long_poll: OnceLock<Bytes>,
+    pub long_poll: OnceLock<Box<Polled>>,
+}
+
+/// The answer of a long poll.
+#[derive(Debug, Clone)]
+pub struct Polled {
+    /// The cursor after it, as an entity tag.
+    pub etag: HeaderValue,
+    /// The JSON text.
+    pub body: Bytes,
 }
 
 impl Entry {

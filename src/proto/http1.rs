@@ -8,14 +8,19 @@ pub fn encode_head(head: &http::Response<()>) -> Vec<u8> {
     out.push(b' ');
     out.extend_from_slice(head.status().canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    for (name, value) in head.headers() {
+    push_fields(&mut out, head.headers());
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// Field lines, without the empty line.
+pub fn push_fields(out: &mut Vec<u8>, fields: &http::HeaderMap) {
+    for (name, value) in fields {
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(b"\r\n");
-    out
 }
 
 #[cfg(test)]

@@ -10,13 +10,22 @@ thread_local! {
 
 /// The present time as an IMF-fixdate, written once a second for each worker.
 pub fn http_date() -> String {
+    with_date(str::to_owned)
+}
+
+/// Appends the same to a response's head.
+pub fn push_http_date(out: &mut Vec<u8>) {
+    with_date(|text| out.extend_from_slice(text.as_bytes()));
+}
+
+fn with_date<T>(then: impl FnOnce(&str) -> T) -> T {
     let now_secs = unix_ms() / 1000;
     CACHED.with_borrow_mut(|(at_secs, text)| {
         if *at_secs != now_secs || text.is_empty() {
             *at_secs = now_secs;
             *text = format(now_secs);
         }
-        text.clone()
+        then(text)
     })
 }
 

@@ -4,6 +4,10 @@
 //! handler answers with a hold, the connection is taken back from hyper (`into_parts`), the response head is written
 //! here, and hyper's memory is freed: some 0.6 KB a session are left.
 //!
+//! A long poll's connection is taken back too, while it waits and for as long as polls of the same kind follow
+//! ([`Turns`]): parsing, routing and answering the same head anew would cost more than what differs. Any other request on
+//! it goes back to hyper.
+//!
 //! Invariant: the take-over waits until the request's body is read and every earlier response is flushed
 //! (`Watched` notes it); bytes that the client sent ahead go along as the link's unread bytes.
 
@@ -13,9 +17,10 @@ use crate::server::body::Body;
 use crate::server::connection::{Open, Server};
 use crate::server::date::http_date;
 use crate::server::io::Io;
-use crate::server::limits::Leave;
+use crate::server::limits::{InFlight, Leave};
 use crate::server::link::{Framing, Link};
-use crate::server::{Answer, Hold, Peer, problem};
+use crate::server::turns::Patience;
+use crate::server::{Answer, Hold, Later, Peer, Response, Turns, problem};
 use crate::telemetry::metrics::Refusal;
 use bytes::{Buf, Bytes};
 use futures_util::future::LocalBoxFuture;
@@ -33,10 +38,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// A session that is to take the connection over.
-struct TakeOver {
-    hold: Hold,
-    version: http::Version,
+/// Who is to take the connection over.
+enum TakeOver {
+    Session { hold: Hold, version: http::Version },
+    Turns(Box<dyn Later>),
 }
 
 /// What the service and the I/O of a connection tell its driver.
@@ -48,6 +53,8 @@ struct Shared {
     watch: RefCell<HeadWatch>,
     /// The version of the latest request; none yet.
     version: Cell<Option<http::Version>>,
+    /// How many requests there were.
+    requests: Cell<usize>,
 }
 
 impl Shared {
@@ -65,20 +72,66 @@ impl Shared {
 /// Serves requests until the connection ends or a session takes it over; that runs in a (small) task of its own, so
 /// that what hyper needed is freed. `open` is held until the connection has ended.
 pub(in crate::server) async fn serve(server: Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>, open: Open) {
-    let Some((take_over, io, unread)) = drive(&server, io, unread, peer).await else { return };
-    let (link, session) = start(take_over, io, unread);
-    tokio::task::spawn_local(async move {
-        session.run(link).await;
-        drop(open);
-    });
+    serve_on(server, Connection { io, unread, peer, open, patience: Patience::default() }).await;
 }
 
-/// Lets hyper work until the connection ends (`None`) or a session takes over.
-async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>) -> Option<(TakeOver, Io, Bytes)> {
+/// A connection, and what goes with it from hands to hands.
+struct Connection {
+    io: Io,
+    unread: Bytes,
+    peer: Rc<Peer>,
+    open: Open,
+    patience: Patience,
+}
+
+async fn serve_on(server: Rc<Server>, connection: Connection) {
+    let Connection { io, unread, peer, open, patience } = connection;
+    let head = unread.clone();
+    let Some(Taken { by, io, unread, requests }) = drive(&server, io, unread, Rc::clone(&peer), patience).await else {
+        return;
+    };
+    match by {
+        TakeOver::Session { hold, version } => {
+            let (link, session) = start(hold, version, io, unread);
+            tokio::task::spawn_local(async move {
+                session.run(link).await;
+                drop(open);
+            });
+        }
+        TakeOver::Turns(later) => {
+            // Whether what this run of hyper began with is the head of the one request, and all of it.
+            let end = memchr::memmem::find(&head, b"\r\n\r\n").map(|at| at + 4);
+            let alone = requests == 1 && unread.is_empty() && end == Some(head.len());
+            let turns = Turns::new(Rc::clone(&server), Link::bare(io, unread), alone.then_some(head), patience);
+            tokio::task::spawn_local(async move {
+                let Some(turns) = later.take_turns(turns).await else { return drop(open) };
+                let Some((io, unread, patience)) = turns.into_parts() else { return drop(open) };
+                go_on(server, Connection { io, unread, peer, open, patience });
+            });
+        }
+    }
+}
+
+/// Serves on in a task of its own: the present one holds no more than a session needs.
+fn go_on(server: Rc<Server>, connection: Connection) {
+    let serving: LocalBoxFuture<'static, ()> = Box::pin(serve_on(server, connection));
+    tokio::task::spawn_local(serving);
+}
+
+/// What hyper had of a connection when somebody else takes it over.
+struct Taken {
+    by: TakeOver,
+    io: Io,
+    unread: Bytes,
+    requests: usize,
+}
+
+/// Lets hyper work until the connection ends (`None`) or is taken over.
+async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>, patience: Patience) -> Option<Taken> {
     let shared = Rc::new(Shared::default());
     let io = Watched { io, unread, shared: Rc::clone(&shared) };
     let limits = server.limits.load();
-    let service = Service { server: Rc::clone(server), peer, shared: Rc::clone(&shared) };
+    let service = Service { server: Rc::clone(server), peer, shared: Rc::clone(&shared), patience };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.idle_timeout)
@@ -114,25 +167,24 @@ async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>) -> Op
             None
         }
         Ended::TakenOver => {
-            let unread = [parts.read_buf.as_ref(), io.unread.as_ref()].concat();
-            shared.take_over.take().map(|take_over| (take_over, io.io, unread.into()))
+            let unread = [parts.read_buf.as_ref(), io.unread.as_ref()].concat().into();
+            let requests = shared.requests.get();
+            shared.take_over.take().map(|by| Taken { by, io: io.io, unread, requests })
         }
         Ended::ByHyper(result) => {
-            let Err(error) = result else {
-                io.io.close().await;
-                return None;
-            };
-            note_failure(server, &shared, &error);
-            // A body that broke off must not look whole to a client that knows its end by the close alone.
-            let by_close = shared.version.get().is_some_and(|version| version < http::Version::HTTP_11);
-            if error.is_user() && by_close {
-                io.io.reset()
-            } else {
-                io.io.close().await
-            }
+            end(server, &shared, io.io, result).await;
             None
         }
     }
+}
+
+/// Closes a connection that hyper is done with.
+async fn end(server: &Server, shared: &Shared, io: Io, result: hyper::Result<()>) {
+    let Err(error) = result else { return io.close().await };
+    note_failure(server, shared, &error);
+    // A body that broke off must not look whole to a client that knows its end by the close alone.
+    let by_close = shared.version.get().is_some_and(|version| version < http::Version::HTTP_11);
+    if error.is_user() && by_close { io.reset() } else { io.close().await }
 }
 
 /// Why hyper has no more to do with a connection.
@@ -173,8 +225,7 @@ fn note_failure(server: &Server, shared: &Shared, error: &hyper::Error) {
 }
 
 /// The response head of a hold, with the framing that the request's version allows.
-fn start(take_over: TakeOver, io: Io, unread: Bytes) -> (Link, Box<dyn crate::server::Held>) {
-    let TakeOver { hold, version } = take_over;
+fn start(hold: Hold, version: http::Version, io: Io, unread: Bytes) -> (Link, Box<dyn crate::server::Held>) {
     let framing = match version {
         _ if hold.head.status() == http::StatusCode::SWITCHING_PROTOCOLS => Framing::Raw,
         http::Version::HTTP_11 => Framing::Chunked,
@@ -199,6 +250,7 @@ struct Service {
     server: Rc<Server>,
     peer: Rc<Peer>,
     shared: Rc<Shared>,
+    patience: Patience,
 }
 
 impl hyper::service::Service<http::Request<Incoming>> for Service {
@@ -213,26 +265,41 @@ impl hyper::service::Service<http::Request<Incoming>> for Service {
         }
         let version = request.version();
         self.shared.version.set(Some(version));
+        self.shared.requests.update(|requests| requests + 1);
+        let may_repeat = self.patience.lasts() && version == http::Version::HTTP_11 && stays_open(request.headers());
         let shared = Rc::clone(&self.shared);
         let server = Rc::clone(&self.server);
         let request_counted = server.count.begin();
         let answer = server.handler.handle(request.map(Body::from), Rc::clone(&self.peer));
         Box::pin(async move {
-            match answer.await {
-                Answer::Response(mut response) => {
-                    if server.leave() != Leave::Stay && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-                        let close = http::HeaderValue::from_static("close");
-                        response.headers_mut().insert(http::header::CONNECTION, close);
-                    }
-                    Ok(response.map(|body| body.counted(request_counted)))
+            let take_over = match answer.await {
+                Answer::Response(response) => return Ok(whole(response, &server, request_counted)),
+                Answer::Later(later) if !may_repeat => {
+                    return Ok(whole(later.respond().await, &server, request_counted));
                 }
-                Answer::Hold(hold) => {
-                    *shared.take_over.borrow_mut() = Some(TakeOver { hold, version });
-                    std::future::pending().await
-                }
-            }
+                Answer::Later(later) => TakeOver::Turns(later),
+                Answer::Hold(hold) => TakeOver::Session { hold, version },
+            };
+            *shared.take_over.borrow_mut() = Some(take_over);
+            std::future::pending().await
         })
     }
+}
+
+/// A response as hyper sends it.
+fn whole(mut response: Response, server: &Server, counted: InFlight) -> http::Response<Body> {
+    if server.leave() != Leave::Stay && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        let close = http::HeaderValue::from_static("close");
+        response.headers_mut().insert(http::header::CONNECTION, close);
+    }
+    response.map(|body| body.counted(counted))
+}
+
+/// Whether the client means to go on after this request (RFC 9112 §9.3).
+fn stays_open(fields: &http::HeaderMap) -> bool {
+    let options = fields.get_all(http::header::CONNECTION).iter();
+    let mut options = options.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    !options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 /// The connection as hyper sees it: notes whether what hyper wrote has gone out, and shows what it reads to the

@@ -169,27 +169,34 @@ async fn answer(
         false => (Body::from(receive), None),
     };
     let mut handling = server.handler.handle(http::Request::from_parts(parts, body), peer);
-    // A reset while the request is being answered cancels it.
-    let answer = poll_fn(|cx| {
-        if let Poll::Ready(answer) = handling.as_mut().poll(cx) {
+    let answer = unless_reset(&mut handling, &mut respond).await;
+    drop(handling);
+    let response = match answer {
+        None => return Next::Nothing,
+        Some(Answer::Hold(hold)) => return hold_stream(hold, respond, receive, resets),
+        Some(Answer::Response(response)) => response,
+        Some(Answer::Later(later)) => match unless_reset(&mut later.respond(), &mut respond).await {
+            None => return Next::Nothing,
+            Some(response) => response,
+        },
+    };
+    if let Err(error) = send(response, respond, is_head).await {
+        tracing::debug!(%error, "stream failed");
+    }
+    // A rejected CONNECT's stream ends with its response.
+    drop(receive);
+    Next::Nothing
+}
+
+/// What a future makes, or `None`: a reset while the request is being answered cancels it.
+async fn unless_reset<T>(answering: &mut LocalBoxFuture<'static, T>, respond: &mut SendResponse<Bytes>) -> Option<T> {
+    poll_fn(|cx| {
+        if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
             return Poll::Ready(Some(answer));
         }
         respond.poll_reset(cx).map(|_| None)
     })
-    .await;
-    drop(handling);
-    match answer {
-        None => Next::Nothing,
-        Some(Answer::Response(response)) => {
-            if let Err(error) = send(response, respond, is_head).await {
-                tracing::debug!(%error, "stream failed");
-            }
-            // A rejected CONNECT's stream ends with its response.
-            drop(receive);
-            Next::Nothing
-        }
-        Some(Answer::Hold(hold)) => hold_stream(hold, respond, receive, resets),
-    }
+    .await
 }
 
 fn hold_stream(hold: Hold, mut respond: SendResponse<Bytes>, receive: Option<RecvStream>, resets: Rc<Resets>) -> Next {

@@ -17,6 +17,8 @@ pub const LINK_QUEUE_BYTES_MAX: usize = 64 * 1024;
 const GATHERED_BYTES_MAX: usize = 16 * 1024;
 /// A piece of this many bytes is worth a DATA frame of its own, and is not copied.
 const LARGE_BYTES_MIN: usize = 4 * 1024;
+/// Bytes that a client may send ahead while it waits for an answer; the rest waits in the kernel.
+const AHEAD_BYTES_MAX: usize = 64 * 1024;
 /// Pieces that go out in one system call.
 const SLICES_MAX: usize = 32;
 
@@ -117,6 +119,19 @@ impl Link {
         Self { queue, carrier: Carrier::H1 { io, unread, framing } }
     }
 
+    /// A link over an HTTP/1.1 connection whose response heads are pushed like all else.
+    pub(in crate::server) fn bare(io: Io, unread: Bytes) -> Self {
+        Self::h1(io, unread, Bytes::new(), Framing::Raw)
+    }
+
+    /// The connection, and what was read of it and not used; `None` for a stream of HTTP/2.
+    pub(in crate::server) fn into_h1(self) -> Option<(Io, Bytes)> {
+        match self.carrier {
+            Carrier::H1 { io, unread, .. } => Some((io, unread)),
+            Carrier::H2 { .. } => None,
+        }
+    }
+
     /// A link over an HTTP/2 stream whose response head has been sent. Without `receive` the client has sent all.
     pub(in crate::server) fn h2(
         send: h2::SendStream<Bytes>,
@@ -205,6 +220,26 @@ impl Link {
             return Poll::Pending;
         }
         Poll::Ready(Ok(len))
+    }
+
+    /// Puts back what was read and is not for the reader: it is what is read next.
+    pub fn put_back(&mut self, bytes: &[u8]) {
+        let (Carrier::H1 { unread, .. } | Carrier::H2 { unread, .. }) = &mut self.carrier;
+        *unread = [bytes, unread].concat().into();
+    }
+
+    /// Ready when a client that waits for an answer is gone. What it sends ahead is kept for [`Link::poll_read`].
+    pub fn poll_gone_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Carrier::H1 { io, unread, .. } = &mut self.carrier else { return self.poll_gone(cx) };
+        let mut scratch = [0; 1024];
+        while unread.len() < AHEAD_BYTES_MAX {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut *io).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => *unread = [unread, buf.filled()].concat().into(),
+                Ok(()) | Err(_) => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
     }
 
     /// Ready when the client of a one-way stream is gone: it closed the connection or reset the stream. What it still

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 /// A checked listener.
@@ -40,6 +41,8 @@ pub enum Protocol {
     Http1,
 }
 
+/// A listener that can't accept says so once in this time.
+const TELL_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How many connections the kernel keeps that are not accepted yet.
 const BACKLOG: i32 = 4096;
 
@@ -93,12 +96,16 @@ pub struct Endpoint {
 
 /// Accepts connections until dropped; each is served in a task of its own, as the endpoint is at that moment.
 pub async fn accept(server: Rc<Server>, endpoint: Arc<ArcSwap<Endpoint>>, listener: Rc<TcpListener>) {
+    let mut told_at: Option<Instant> = None;
     loop {
         match listener.accept().await {
             Ok((tcp, from)) => begin(&server, &endpoint, tcp, from),
             Err(error) => {
-                // Out of files, most likely: what is open goes on, and new clients wait in the kernel.
-                tracing::error!(listener = %endpoint.load().settings.name, %error, "accept failed");
+                // What is open goes on, and new clients wait in the kernel.
+                if told_at.is_none_or(|at| at.elapsed() > TELL_AGAIN_AFTER) {
+                    told_at = Some(Instant::now());
+                    tell_of_failed_accept(&endpoint.load().settings.name, &error);
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -115,6 +122,19 @@ pub fn accept_waiting(server: &Rc<Server>, endpoint: &ArcSwap<Endpoint>, listene
         let tcp = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp.into()));
         let Ok(tcp) = tcp else { continue };
         begin(server, endpoint, tcp, from);
+    }
+}
+
+/// `EMFILE` and `ENFILE` (errno(3)) mean the same on all systems that this runs on.
+fn tell_of_failed_accept(listener: &str, error: &io::Error) {
+    if matches!(error.raw_os_error(), Some(23 | 24)) {
+        tracing::error!(
+            listener,
+            %error,
+            "out of file descriptors, new clients have to wait: raise `ulimit -n`, or lower limits.connections"
+        );
+    } else {
+        tracing::error!(listener, %error, "accept failed");
     }
 }
 

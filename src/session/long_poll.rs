@@ -1,16 +1,17 @@
 //! A session that lasts one answer: waits until there is something, or until its time is over.
 
-use crate::hub::log::Entry;
+use crate::hub::log::{Entry, Polled};
 use crate::hub::shard::{Delivery, Subscription};
 use crate::model::cursor::Cursor;
 use crate::model::session::{CloseReason, Transport};
 use crate::proto::long_poll::{Answer, MEDIA_TYPE};
 use crate::server::Response;
 use crate::server::body::Body;
+use crate::server::date::push_http_date;
 use crate::telemetry::metrics::WorkerMetrics;
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{CONTENT_TYPE, ETAG, HeaderValue};
-use http::{HeaderMap, StatusCode};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,10 +20,25 @@ use std::task::Poll;
 /// The size at which an answer takes no more messages; the next poll gets the rest at once.
 pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-/// Waits up to `wait_ms` and answers: 200 with events or a gap, else 204; both with the cursor as `ETag`.
+/// The starts of both answers, up to the entity tag's value.
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\netag: ";
+const NO_CONTENT: &[u8] = b"HTTP/1.1 204 No Content\r\netag: ";
+/// Room for `Content-Length`, `Date` and what separates fields.
+const FRAME_BYTES_MAX: usize = 96;
+
+/// What a poll is answered with.
+#[derive(Debug, Clone)]
+pub enum Answered {
+    /// 200: events or a gap.
+    Events(Polled),
+    /// 204: nothing came. The cursor as an entity tag.
+    Nothing(HeaderValue),
+}
+
+/// Waits up to `wait_ms` for something to answer.
 ///
 /// Cancel-safe: nothing is taken from the channels for good; the client's next poll has the old cursor.
-pub async fn answer(mut subscription: Subscription, wait_ms: u64, metrics: Rc<WorkerMetrics>) -> Response {
+pub async fn wait(mut subscription: Subscription, wait_ms: u64, metrics: Rc<WorkerMetrics>) -> Answered {
     let until_ms = subscription.shard().now_ms() + wait_ms;
     subscription.set_deadline(until_ms);
     let mut open = Open { reason: CloseReason::ClientGone, metrics };
@@ -33,7 +49,7 @@ pub async fn answer(mut subscription: Subscription, wait_ms: u64, metrics: Rc<Wo
             let end = collected.collect(&mut subscription, &open.metrics);
             if !collected.is_empty() || end.is_some() || subscription.shard().now_ms() >= until_ms {
                 open.reason = end.unwrap_or(CloseReason::Done);
-                return Poll::Ready(collected.respond(&subscription));
+                return Poll::Ready(collected.answer(&subscription));
             }
             if subscription.poll_wait(cx).is_pending() {
                 return Poll::Pending;
@@ -41,6 +57,58 @@ pub async fn answer(mut subscription: Subscription, wait_ms: u64, metrics: Rc<Wo
         }
     })
     .await
+}
+
+impl Answered {
+    /// As a response: 200 or 204, with the cursor as `ETag`.
+    pub fn into_response(self) -> Response {
+        let (etag, mut response) = match self {
+            Self::Events(Polled { etag, body }) => {
+                let mut response = Response::new(Body::full(body));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+                (etag, response)
+            }
+            Self::Nothing(etag) => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                (etag, response)
+            }
+        };
+        response.headers_mut().insert(ETAG, etag);
+        response
+    }
+
+    /// The same as the bytes of HTTP/1.1; `fields` are the bytes of more fields.
+    pub fn encode(&self, fields: &[&[u8]]) -> Bytes {
+        let (etag, body, start) = match self {
+            Self::Events(Polled { etag, body }) => (etag, &body[..], OK),
+            Self::Nothing(etag) => (etag, &b""[..], NO_CONTENT),
+        };
+        let fields_len: usize = fields.iter().map(|part| part.len()).sum();
+        let mut out = Vec::with_capacity(start.len() + etag.len() + fields_len + body.len() + FRAME_BYTES_MAX);
+        out.extend_from_slice(start);
+        out.extend_from_slice(etag.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        fields.iter().for_each(|part| out.extend_from_slice(part));
+        if let Self::Events(_) = self {
+            out.extend_from_slice(b"content-length: ");
+            out.extend_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"date: ");
+        push_http_date(&mut out);
+        out.extend_from_slice(b"\r\n\r\n");
+        out.extend_from_slice(body);
+        out.into()
+    }
+
+    /// The response's status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Events(_) => StatusCode::OK,
+            Self::Nothing(_) => StatusCode::NO_CONTENT,
+        }
+    }
 }
 
 /// What there is now. The usual answer is one message, which all sessions of its channel share.
@@ -96,40 +164,25 @@ impl Collected {
         }
     }
 
-    fn respond(self, subscription: &Subscription) -> Response {
-        let next = match (&self.first, self.next) {
-            (Some(entry), _) => own_cursor(entry),
-            (None, Some(next)) => next,
-            (None, None) => subscription.cursor().encode(),
-        };
-        let body = match &self.first {
-            Some(entry) => Some(entry.long_poll.get_or_init(|| alone(entry)).clone()),
-            None if self.more.is_empty() => None,
-            None => Some(self.more.to_json(&next).into()),
-        };
-        let mut response = match body {
-            Some(body) => {
-                let mut response = Response::new(Body::full(body));
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-                response
+    fn answer(self, subscription: &Subscription) -> Answered {
+        match (self.first, self.next) {
+            (Some(entry), _) => {
+                Answered::Events(Polled::clone(entry.long_poll.get_or_init(|| Box::new(alone(&entry)))))
             }
-            None => {
-                let mut response = Response::new(Body::empty());
-                *response.status_mut() = StatusCode::NO_CONTENT;
-                response
+            (None, Some(next)) if !self.more.is_empty() => {
+                Answered::Events(Polled { etag: etag(&next), body: self.more.to_json(&next).into() })
             }
-        };
-        set_cursor(response.headers_mut(), &next);
-        response
+            (None, next) => Answered::Nothing(etag(&next.unwrap_or_else(|| subscription.cursor().encode()))),
+        }
     }
 }
 
 /// The answer that has this message alone.
-fn alone(entry: &Entry) -> Bytes {
+fn alone(entry: &Entry) -> Polled {
     let cursor = own_cursor(entry);
     let mut answer = Answer::default();
     answer.push(&entry.message, &cursor);
-    answer.to_json(&cursor).into()
+    Polled { etag: etag(&cursor), body: answer.to_json(&cursor).into() }
 }
 
 /// The place after a message, for sessions of its channel alone.
@@ -142,11 +195,10 @@ fn deliver(metrics: &WorkerMetrics, subscription: &Subscription, entry: &Entry, 
     metrics.delivered(Transport::LongPoll, bytes, latency_us);
 }
 
-/// Gives the cursor as `ETag`.
-pub fn set_cursor(fields: &mut HeaderMap, cursor: &str) {
-    if let Ok(value) = HeaderValue::from_str(&format!("\"{cursor}\"")) {
-        fields.insert(ETAG, value);
-    }
+/// The cursor as an entity tag (RFC 9110 §8.8.3).
+fn etag(cursor: &str) -> HeaderValue {
+    // A cursor is URL-safe base64.
+    HeaderValue::from_str(&format!("\"{cursor}\"")).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
 /// Counts the session's end, also when the client goes first.

@@ -62,13 +62,14 @@ impl Drop for Driver {
     }
 }
 
-/// Opens an HTTP/1.1 connection by `deadline`.
+/// Opens an HTTP/1.1 connection by `deadline`; `resolved` are the addresses, if the name was looked up already.
 pub(super) async fn http1(
     address: &ServerAddress,
+    resolved: &[SocketAddr],
     deadline: Instant,
     idle: Rc<IdleClock>,
 ) -> Result<(http1::SendRequest<Upload>, Driver), ConnectError> {
-    let stream = dial(address, deadline).await?;
+    let stream = dial(address, resolved, deadline).await?;
     let handshake = http1::Builder::new().max_buf_size(READ_BYTES_MAX).handshake(TokioIo::new(stream));
     let (sender, connection) = handshake.await.map_err(|error| ConnectError::Refused(io::Error::other(error)))?;
     let driver = Driver::spawn(drive(connection.with_upgrades(), idle));
@@ -80,11 +81,12 @@ pub(super) async fn http1(
 /// `streams_max` follows what the server allows.
 pub(super) async fn h2(
     address: &ServerAddress,
+    resolved: &[SocketAddr],
     deadline: Instant,
     idle: Rc<IdleClock>,
     streams_max: Rc<Cell<usize>>,
 ) -> Result<(http2::SendRequest<Upload>, Driver), ConnectError> {
-    let stream = dial(address, deadline).await?;
+    let stream = dial(address, resolved, deadline).await?;
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())
@@ -131,8 +133,11 @@ async fn drive(connection: impl Future<Output = hyper::Result<()>>, idle: Rc<Idl
 }
 
 /// Tries the addresses of a server one after the other; each gets its share of the time that is left.
-async fn dial(address: &ServerAddress, deadline: Instant) -> Result<TcpStream, ConnectError> {
-    let addresses = resolve(address, deadline).await?;
+async fn dial(address: &ServerAddress, resolved: &[SocketAddr], deadline: Instant) -> Result<TcpStream, ConnectError> {
+    let addresses = match resolved {
+        [] => resolve(address, deadline).await?,
+        _ => resolved.iter().take(ADDRESSES_MAX).copied().collect(),
+    };
     let mut failed = ConnectError::Dns(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     for (at, socket) in addresses.iter().enumerate() {
         let now = Instant::now();
@@ -150,6 +155,10 @@ async fn dial(address: &ServerAddress, deadline: Instant) -> Result<TcpStream, C
 }
 
 async fn resolve(address: &ServerAddress, deadline: Instant) -> Result<Vec<SocketAddr>, ConnectError> {
+    if address.is_service() {
+        // Only a look at its SRV records tells ports, and none has found any yet.
+        return Err(ConnectError::Dns(io::Error::new(io::ErrorKind::NotFound, "no SRV record is known")));
+    }
     let host = address.host.trim_start_matches('[').trim_end_matches(']');
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, address.port)]);

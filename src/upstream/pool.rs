@@ -5,6 +5,7 @@ use crate::upstream::settings::ServerAddress;
 use crate::upstream::upload::Upload;
 use hyper::client::conn::{http1, http2};
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -22,6 +23,8 @@ const AVOID_FOR: Duration = Duration::from_secs(1);
 /// One server.
 pub(super) struct Server {
     pub(super) address: ServerAddress,
+    /// What its name was resolved to, its own address first; empty while nobody has looked.
+    sockets: RefCell<Rc<[SocketAddr]>>,
     idle: RefCell<Vec<Http1>>,
     shared: RefCell<Vec<Rc<H2>>>,
     /// One HTTP/2 connection is opened at a time, so that those who wait share it.
@@ -59,12 +62,27 @@ impl Server {
     pub(super) fn new(address: ServerAddress) -> Rc<Self> {
         Rc::new(Self {
             address,
+            sockets: RefCell::new(Rc::from([])),
             idle: RefCell::default(),
             shared: RefCell::default(),
             opening: Semaphore::new(1),
             in_flight: Cell::new(0),
             avoided_until: Cell::new(None),
         })
+    }
+
+    /// The address that is its own, if its name was resolved.
+    pub(super) fn socket(&self) -> Option<SocketAddr> {
+        self.sockets.borrow().first().copied()
+    }
+
+    /// Notes what its name was resolved to, its own address first.
+    pub(super) fn set_sockets(&self, sockets: Vec<SocketAddr>) {
+        *self.sockets.borrow_mut() = sockets.into();
+    }
+
+    fn sockets(&self) -> Rc<[SocketAddr]> {
+        Rc::clone(&self.sockets.borrow())
     }
 
     /// How many requests are under way.
@@ -117,7 +135,7 @@ impl Server {
     /// A new HTTP/1.1 connection.
     pub(super) async fn open_http1(&self, deadline: Instant) -> Result<Http1, ConnectError> {
         let idle = Rc::new(IdleClock(Cell::new(None)));
-        let (sender, driver) = connect::http1(&self.address, deadline, Rc::clone(&idle)).await?;
+        let (sender, driver) = connect::http1(&self.address, &self.sockets(), deadline, Rc::clone(&idle)).await?;
         self.avoided_until.set(None);
         Ok(Http1 { sender, idle, _driver: driver })
     }
@@ -138,7 +156,8 @@ impl Server {
     pub(super) async fn open_h2(&self, deadline: Instant) -> Result<Stream, ConnectError> {
         let idle = Rc::new(IdleClock(Cell::new(None)));
         let streams_max = Rc::new(Cell::new(STREAMS_MAX));
-        let (sender, driver) = connect::h2(&self.address, deadline, Rc::clone(&idle), Rc::clone(&streams_max)).await?;
+        let streams = Rc::clone(&streams_max);
+        let (sender, driver) = connect::h2(&self.address, &self.sockets(), deadline, Rc::clone(&idle), streams).await?;
         self.avoided_until.set(None);
         let connection = Rc::new(H2 { sender, streams: Cell::new(0), streams_max, idle, _driver: driver });
         self.shared.borrow_mut().push(Rc::clone(&connection));

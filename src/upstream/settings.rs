@@ -9,7 +9,7 @@ use std::time::Duration;
 pub struct UpstreamSettings {
     /// Its name in routes, logs and metrics.
     pub name: Arc<str>,
-    /// Where it listens: `http://host:port`.
+    /// Where it listens: `http://host:port`, or `http+srv://name`.
     pub servers: Vec<ServerAddress>,
     /// Which server gets the next request.
     pub balance: Balance,
@@ -26,14 +26,24 @@ pub struct UpstreamSettings {
 /// One server of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServerAddress {
-    /// A host name or an IP address.
+    /// A host name or an IP address, or the name of a service.
     pub host: Arc<str>,
-    /// The TCP port.
+    /// The TCP port; 0 for a service, whose SRV records have hosts and ports (RFC 2782).
     pub port: u16,
+}
+
+impl ServerAddress {
+    /// Whether it names a service.
+    pub fn is_service(&self) -> bool {
+        self.port == 0
+    }
 }
 
 impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_service() {
+            return f.write_str(&self.host);
+        }
         let bare = self.host.contains(':') && !self.host.starts_with('[');
         let (open, close) = if bare { ("[", "]") } else { ("", "") };
         write!(f, "{open}{}{close}:{}", self.host, self.port)

@@ -2,13 +2,16 @@
 
 #![expect(clippy::disallowed_methods, reason = "what a test backend tells is bounded by the test")]
 
+pub(super) mod name_server;
+
 use super::*;
 use crate::server::body::{BodyError, read_whole};
 use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use http_body::{Body as HttpBody, Frame};
-use settings::Balance;
+use name_server::NameServer;
+use settings::{Balance, ServerAddress};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -400,7 +403,7 @@ fn a_client_that_leaves_cancels_the_request_before_and_after_the_head() {
         drop(response.expect("a head"));
         let end = timeout(SOON, stream.read(&mut [0; 16])).await.expect("noticed");
         assert!(matches!(end, Ok(0) | Err(_)));
-        assert_eq!(upstreams.backend(&shop).servers[0].in_flight(), 0);
+        assert_eq!(upstreams.backend(&shop).roster.servers()[0].in_flight(), 0);
     });
 }
 
@@ -418,7 +421,7 @@ fn least_requests_counts_until_the_body_ends() {
             at_second.recv().await.expect("the others to the idle one");
         }
         drop(held);
-        assert_eq!(upstreams.backend(&shop).servers[0].in_flight(), 0);
+        assert_eq!(upstreams.backend(&shop).roster.servers()[0].in_flight(), 0);
     });
 }
 
@@ -475,7 +478,7 @@ fn large_bodies_stream_both_ways_with_back_pressure() {
             total += frame.expect("unbroken").into_data().expect("data").len();
         }
         assert_eq!(total, PIECE * PIECES);
-        assert_eq!(upstreams.backend(&shop).servers[0].idle_len(), 1);
+        assert_eq!(upstreams.backend(&shop).roster.servers()[0].idle_len(), 1);
     });
 }
 
@@ -519,7 +522,7 @@ fn a_response_that_overtakes_its_request_ends_the_upload() {
         let response = upstreams.send(&shop, post(body)).await.expect("an early response");
         assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
         timeout(SOON, feed.closed()).await.expect("the client's body is let go");
-        assert_eq!(upstreams.backend(&shop).servers[0].idle_len(), 0);
+        assert_eq!(upstreams.backend(&shop).roster.servers()[0].idle_len(), 0);
     });
 }
 
@@ -548,7 +551,7 @@ fn an_upgrade_takes_the_connection_over_with_what_came_early() {
             (head.status(), &head.headers()["upgrade"]),
             (StatusCode::SWITCHING_PROTOCOLS, &"echo".parse().expect(""))
         );
-        assert_eq!(upstreams.backend(&shop).servers[0].in_flight(), 1);
+        assert_eq!(upstreams.backend(&shop).roster.servers()[0].in_flight(), 1);
         io.write_all(b"hello").await.expect("written");
         io.shutdown().await.expect("half closed");
         let mut heard = String::new();
@@ -558,7 +561,7 @@ fn an_upgrade_takes_the_connection_over_with_what_came_early() {
         assert!(head.contains("upgrade: echo"), "{head}");
         assert_eq!(said, "hello");
         drop(io);
-        assert_eq!(upstreams.backend(&shop).servers[0].in_flight(), 0);
+        assert_eq!(upstreams.backend(&shop).roster.servers()[0].in_flight(), 0);
     });
 }
 
@@ -574,7 +577,7 @@ fn a_refused_upgrade_is_an_ordinary_response() {
             panic!("switched");
         };
         assert_eq!((response.status(), text(response).await.as_str()), (StatusCode::FORBIDDEN, "no"));
-        assert_eq!(upstreams.backend(&shop).servers[0].idle_len(), 1);
+        assert_eq!(upstreams.backend(&shop).roster.servers()[0].idle_len(), 1);
     });
 }
 
@@ -640,8 +643,8 @@ fn h2_streams_share_one_connection() {
             assert_eq!(trailers.expect("trailers")["x-sum"], "7");
         });
         futures_util::future::join_all(exchanges).await;
-        assert_eq!(upstreams.backend(&shop).servers[0].shared_len(), 1);
-        assert_eq!(upstreams.backend(&shop).servers[0].in_flight(), 0);
+        assert_eq!(upstreams.backend(&shop).roster.servers()[0].shared_len(), 1);
+        assert_eq!(upstreams.backend(&shop).roster.servers()[0].in_flight(), 0);
     });
 }
 
@@ -685,9 +688,9 @@ fn h2_opens_another_connection_when_streams_run_out() {
         for _ in 0..5 {
             held.push(upstreams.send(&shop, get("/")).await.expect("a head"));
         }
-        assert_eq!(upstreams.backend(&shop).servers[0].shared_len(), 3);
+        assert_eq!(upstreams.backend(&shop).roster.servers()[0].shared_len(), 3);
         drop(held);
-        assert_eq!(upstreams.backend(&shop).servers[0].in_flight(), 0);
+        assert_eq!(upstreams.backend(&shop).roster.servers()[0].in_flight(), 0);
     });
 }
 
@@ -727,7 +730,7 @@ fn h2_resets_a_stream_that_nobody_waits_for() {
         assert_eq!((told().await, told().await.is_some()), (None, true));
         drop(upstreams.send(&shop, get("/open")).await.expect("a head"));
         assert_eq!((told().await, told().await), (None, Some(h2::Reason::CANCEL)));
-        assert_eq!(upstreams.backend(&shop).servers[0].shared_len(), 1);
+        assert_eq!(upstreams.backend(&shop).roster.servers()[0].shared_len(), 1);
     });
 }
 
@@ -758,4 +761,113 @@ fn h2_sends_a_refused_stream_again_if_it_has_no_body() {
         let error = upstreams().upgrade(&shop, request).await.err().expect("no upgrades");
         assert!(matches!(error, UpstreamError::NoUpgrade { .. }), "{error}");
     });
+}
+
+#[test]
+fn a_name_is_reached_at_whichever_address_takes_connections() {
+    run(async {
+        let (port, _told) = backend(|_| "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        let mut settings = settings(&[port]);
+        // Its other address, ::1, refuses; that is no retry.
+        settings.servers[0].host = "localhost".into();
+        settings.retry_attempts_max = 0;
+        let (upstreams, settings) = (upstreams(), Arc::new(settings));
+        for _ in 0..4 {
+            let response = upstreams.send(&settings, get("/")).await.expect("an answer");
+            assert_eq!(response.status(), StatusCode::OK);
+        }
+        assert!(upstreams.backend(&settings).roster.servers().iter().all(|server| server.socket().is_some()));
+    });
+}
+
+#[test]
+fn requests_to_a_name_are_spread_over_its_addresses() {
+    run(async {
+        let (first, port) = listen().await;
+        let second = TcpListener::bind(("127.0.0.2", port)).await.expect("all of 127.0.0.0/8 is this machine's");
+        let (tell, mut told) = mpsc::unbounded_channel();
+        for (name, listener) in [("first", first), ("second", second)] {
+            tokio::task::spawn_local(tell_of_requests(listener, name, tell.clone()));
+        }
+        let (upstreams, settings) = (upstreams(), one(port));
+        let roster = Rc::clone(&upstreams.backend(&settings).roster);
+        let found = [1, 2].map(|last| std::net::SocketAddr::from(([127, 0, 0, last], port)));
+        roster.apply(&settings.servers[0], &found);
+        for _ in 0..4 {
+            upstreams.send(&settings, get("/")).await.expect("an answer");
+        }
+        let mut took = [told.recv().await, told.recv().await, told.recv().await, told.recv().await];
+        took.sort_unstable();
+        assert_eq!(took, [Some("first"), Some("first"), Some("second"), Some("second")]);
+    });
+}
+
+#[test]
+fn a_service_is_followed_as_its_records_change() {
+    run(async {
+        let dns = NameServer::start("nameserver 127.0.0.1\n").await;
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let mut ports = Vec::new();
+        for name in ["first", "second"] {
+            let (listener, port) = listen().await;
+            tokio::task::spawn_local(tell_of_requests(listener, name, tell.clone()));
+            ports.push(port);
+        }
+        let names_port = |port: u16| format!("SRV 0 1 1 {port} pod.shop.test.");
+        dns.set("pod.shop.test.", &["A 0 127.0.0.1"]);
+        dns.set("_http._tcp.shop.test.", &[&names_port(ports[0])]);
+        let mut settings = settings(&[]);
+        settings.servers.push(ServerAddress { host: "_http._tcp.shop.test.".into(), port: 0 });
+        let settings = Arc::new(settings);
+        let upstreams = Rc::new(Upstreams::with_names(Metrics::new().worker(), dns.names()));
+        // Those that come together all wait for the first look.
+        let together = (0..3).map(|_| upstreams.send(&settings, get("/")));
+        for response in futures_util::future::join_all(together).await {
+            assert_eq!(response.expect("an answer").status(), StatusCode::OK);
+            assert_eq!(told.recv().await, Some("first"));
+        }
+        // The pod goes, and another one comes: no request fails, and soon the new one gets them.
+        dns.set("_http._tcp.shop.test.", &[&names_port(ports[1])]);
+        loop {
+            upstreams.send(&settings, get("/")).await.expect("an answer");
+            if told.recv().await == Some("second") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // What can't be looked up any more stays as it was.
+        dns.answer_garbage();
+        let asked = dns.asked();
+        while dns.asked() < asked + 2 {
+            upstreams.send(&settings, get("/")).await.expect("an answer");
+            assert_eq!(told.recv().await, Some("second"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+}
+
+#[test]
+fn a_service_that_nobody_knows_is_an_error_that_says_so() {
+    run(async {
+        let dns = NameServer::start("nameserver 127.0.0.1\n").await;
+        let mut settings = settings(&[]);
+        settings.servers.push(ServerAddress { host: "_http._tcp.none.test.".into(), port: 0 });
+        let upstreams = Upstreams::with_names(Metrics::new().worker(), dns.names());
+        let error = upstreams.send(&Arc::new(settings), get("/")).await.err().expect("no such service");
+        assert!(error.to_string().contains("_http._tcp.none.test."), "{error}");
+        assert!(matches!(&error, UpstreamError::Dns { source, .. } if source.to_string().contains("SRV")), "{error}");
+    });
+}
+
+/// Answers each request, and says who did.
+async fn tell_of_requests(listener: TcpListener, name: &'static str, tell: mpsc::UnboundedSender<&'static str>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let tell = tell.clone();
+        tokio::task::spawn_local(async move {
+            while read_head(&mut stream).await.is_some() {
+                let _ = tell.send(name);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            }
+        });
+    }
 }

@@ -22,6 +22,7 @@ mod reload;
 mod resume;
 mod rolling;
 mod shared_bus;
+mod sidecar;
 mod support;
 mod tidy;
 mod tls;

@@ -56,9 +56,12 @@ impl Resolver<'_> {
     }
 }
 
-/// Reads `http://host:port`; the port may be left out, and is then 80.
+/// Reads `http://host:port`; the port may be left out, and is then 80. `http+srv://name` names a service.
 fn server_address(text: &str) -> Result<ServerAddress, &'static str> {
     const SHAPE: &str = "is no server; write http://host:port";
+    if let Some(name) = text.strip_prefix("http+srv://") {
+        return service_name(name.strip_suffix('/').unwrap_or(name));
+    }
     let Some(authority) = text.strip_prefix("http://") else {
         return Err(match text.split_once("://") {
             Some(("https", _)) => "speaks TLS, which backends can't yet; write http://",
@@ -87,6 +90,20 @@ fn server_address(text: &str) -> Result<ServerAddress, &'static str> {
     Ok(ServerAddress { host: host.into(), port })
 }
 
+/// Reads `_service._protocol.domain` (RFC 2782).
+fn service_name(name: &str) -> Result<ServerAddress, &'static str> {
+    let mut labels = name.split('.');
+    let is_marked = |label: Option<&str>| label.is_some_and(|label| label.len() > 1 && label.starts_with('_'));
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if !is_marked(labels.next()) || !is_marked(labels.next()) || labels.next().is_none_or(str::is_empty) {
+        return Err("is no name of SRV records; write http+srv://_http._tcp.name");
+    }
+    if !name.bytes().all(is_word) || name.len() > 253 {
+        return Err("is no name of SRV records, which have the ports too; write http+srv://_http._tcp.name");
+    }
+    Ok(ServerAddress { host: name.into(), port: 0 })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +121,16 @@ mod tests {
         check("http://shop", Ok(("shop", 80)));
         check("http://shop:8080/", Ok(("shop", 8080)));
         check("http://[::1]:3000", Ok(("::1", 3000)));
+        check("http+srv://_http._tcp.shop.web.svc", Ok(("_http._tcp.shop.web.svc", 0)));
+        check("http+srv://_http._tcp.shop/", Ok(("_http._tcp.shop", 0)));
+        let srv = "is no name of SRV records; write http+srv://_http._tcp.name";
+        for wrong in ["http+srv://", "http+srv://shop", "http+srv://_http._tcp", "http+srv://_._tcp.shop"] {
+            check(wrong, Err(srv));
+        }
+        let srv = "is no name of SRV records, which have the ports too; write http+srv://_http._tcp.name";
+        for wrong in ["http+srv://_http._tcp.shop:80", "http+srv://_http._tcp.shop/base", "http+srv://_http._tcp.a b"] {
+            check(wrong, Err(srv));
+        }
         check("shop:80", Err("is no server; write http://host:port"));
         check("http://", Err("is no server; write http://host:port"));
         check("http://shop:", Err("is no server; write http://host:port"));

@@ -195,7 +195,7 @@ impl World {
         let peer = Peer { address, local: address, listener: "publish".into(), tls: None, trusted: Trust::Client };
         match self.handler.handle(request, Rc::new(peer)).await {
             Answer::Response(response) => response,
-            Answer::Hold(_) => panic!("publishing holds nothing"),
+            Answer::Hold(_) | Answer::Later(_) => panic!("publishing holds nothing"),
         }
     }
 }

@@ -103,6 +103,8 @@ fn hostile_names_stay_within_their_quotes() {
 fn the_hub_says_how_large_it_is() {
     let metrics = Metrics::new();
     metrics.set_hub(3, 4096, 17);
+    metrics.set_connections_max(100_000);
+    check(&metrics, "pushbridge_server_connections_max 100000");
     check(&metrics, "pushbridge_hub_channels 3");
     check(&metrics, "pushbridge_hub_log_bytes 4096");
     check(&metrics, "pushbridge_hub_log_messages 17");

@@ -150,6 +150,7 @@ pub(super) struct Totals {
     pub(super) publish_requests: RouteTotals,
     pub(super) config: ConfigTotals,
     pub(super) drain: DrainTotals,
+    connections_max: AtomicU64,
     channels: AtomicU64,
     log_bytes: AtomicU64,
     log_messages: AtomicU64,
@@ -160,6 +161,10 @@ impl Totals {
         self.channels.store(channels, Relaxed);
         self.log_bytes.store(log_bytes, Relaxed);
         self.log_messages.store(messages, Relaxed);
+    }
+
+    pub(super) fn set_connections_max(&self, connections: u64) {
+        self.connections_max.store(connections, Relaxed);
     }
 
     pub(super) fn figures(&self) -> Figures {
@@ -195,6 +200,8 @@ impl Totals {
                 family.sample(&[("listener", listener), ("protocol", protocol)], open(count) as f64);
             }
         });
+        let mut family = page.gauge("pushbridge_server_connections_max", "Client connections that there may be.");
+        family.sample(&[], self.connections_max.load(Relaxed) as f64);
         let mut family =
             page.counter("pushbridge_server_connections_accepted_total", "Client connections that were accepted.");
         self.listeners.each(|listener, totals| {
