@@ -64,11 +64,13 @@ impl MemoryBus {
     }
 
     fn append(&self, channel: &Channel, message: Message, if_match: Option<IfMatch>) -> Result<Published, BusError> {
+        // Before the append: a long poll that it answers is no session any more by the time that it returns.
+        let local_sessions = channel.sessions();
         let position = self
             .hub
             .append(channel, message, if_match)
             .map_err(|Moved(last)| BusError::Moved { position: (last.offset > 0).then_some(last) })?;
-        Ok(Published { position, duplicate: false, local_sessions: channel.sessions() })
+        Ok(Published { position, duplicate: false, local_sessions })
     }
 }
 

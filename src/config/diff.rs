@@ -62,7 +62,7 @@ const NAMED: [(&str, &str, &str); 4] = [
     ("channels", "channel", "match"),
 ];
 /// Sections without named things.
-const SECTIONS: [&str; 6] = ["publish", "admin", "bus", "limits", "telemetry", "runtime"];
+const SECTIONS: [&str; 7] = ["publish", "admin", "bus", "limits", "drain", "telemetry", "runtime"];
 /// Keys of sections that are read once, at the start, and why.
 const RESTART: [(&str, &str, &str); 4] = [
     ("bus", "", "what was published lives in it"),
@@ -310,6 +310,7 @@ runtime: { workers: 2 }
         check(&both, &format!("{second}{first}"), &["routes reordered"]);
         check("channel: orders", "channel: shop", &["webhook /hook changed: channel"]);
         check("\nrou", "\nlimits: { channels: 5 }\nrou", &["limits changed: channels 100000 → 5"]);
+        check("\nrou", "\ndrain: { spread: 5s }\nrou", &["drain changed: spread 1m → 5s"]);
         check("http://a", "http://b", &["upstream a changed: servers [\"http://a:80\"] → [\"http://b:80\"]"]);
     }
 

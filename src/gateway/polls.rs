@@ -18,6 +18,7 @@ use crate::server::turns::Next;
 use crate::server::{Later, Peer, Response, Turns};
 use crate::session::long_poll::{self, Answered};
 use futures_util::future::LocalBoxFuture;
+use http::header::CONNECTION;
 use http::{HeaderMap, HeaderValue};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -65,6 +66,10 @@ impl Later for Polls {
                 let resumed = HeaderValue::from_static(if resumed { "true" } else { "false" });
                 response.headers_mut().insert(RESUMED, resumed);
             }
+            if polled.is_last() {
+                // HTTP/2, which has a GOAWAY for this, leaves the field out.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             response.headers_mut().extend(polled.fields);
             response
         })
@@ -89,7 +94,7 @@ async fn take_turns(polled: Polled, mut subscription: Subscription, mut told: To
             Some(false) => RESUMED_FALSE,
         };
         let answered = unless_gone(polled.wait(subscription), &mut turns).await?;
-        let last = turns.is_last();
+        let last = turns.is_last() || polled.is_last();
         let answer = answered.encode(&[&fields, resumed, if last { CLOSE } else { b"" }]);
         turns.link().push_raw(answer);
         let flushed = turns.flush().await;
@@ -135,6 +140,12 @@ impl Polled {
         long_poll::wait(subscription, self.wait_ms, Rc::clone(&self.inner.parts.metrics))
     }
 
+    /// Whether the client is to go elsewhere with its next poll. The drain says so before it ends any poll; the server may
+    /// hear of it a moment later.
+    fn is_last(&self) -> bool {
+        self.inner.parts.drain.phase() != Phase::Serving
+    }
+
     fn tell(&self, answered: &Answered, told: Told) {
         self.inner.tell(self.seen.as_ref(), &self.peer, Some(&self.route), answered.status(), told);
     }
@@ -149,7 +160,7 @@ impl Polled {
     /// The subscription of a further poll; `None` if that takes more than a look at its cursor.
     async fn subscribe(&self, cursor: &[u8]) -> Option<Subscription> {
         let inner = &self.inner;
-        if !Arc::ptr_eq(&self.settings, &inner.settings()) || inner.parts.drain.phase() != Phase::Serving {
+        if !Arc::ptr_eq(&self.settings, &inner.settings()) || self.is_last() {
             return None;
         }
         let cursor = Cursor::decode(cursor).ok()?;

@@ -2,7 +2,7 @@
 //!
 //! Folders, not files: a file that is replaced takes its watch with it. What is heard says only that it is time to look.
 
-use notify::event::{AccessKind, AccessMode, EventKind};
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
@@ -71,9 +71,14 @@ impl Watch {
     }
 }
 
-/// Reading is no change: else each look would bring about the next.
+/// Reading is no change: else each look would bring about the next. Nor is a write: a file that is written is closed,
+/// but for one that is written for ever, such as a log that stands in the same folder.
 fn is_change(kind: &EventKind) -> bool {
-    !matches!(kind, EventKind::Access(access) if *access != AccessKind::Close(AccessMode::Write))
+    match kind {
+        EventKind::Access(access) => *access == AccessKind::Close(AccessMode::Write),
+        EventKind::Modify(ModifyKind::Data(_)) => false,
+        _ => true,
+    }
 }
 
 fn inode(folder: &Path) -> Option<Inode> {
@@ -84,9 +89,12 @@ fn inode(folder: &Path) -> Option<Inode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use notify::event::{DataChange, RenameMode};
 
     #[test]
-    fn reading_is_no_change() {
+    fn reading_is_no_change_and_a_write_is_one_at_its_end() {
+        assert!(!is_change(&EventKind::Modify(ModifyKind::Data(DataChange::Any))));
+        assert!(is_change(&EventKind::Modify(ModifyKind::Name(RenameMode::To))));
         assert!(!is_change(&EventKind::Access(AccessKind::Open(AccessMode::Any))));
         assert!(!is_change(&EventKind::Access(AccessKind::Close(AccessMode::Read))));
         assert!(is_change(&EventKind::Access(AccessKind::Close(AccessMode::Write))));

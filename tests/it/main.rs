@@ -15,6 +15,7 @@ mod browser;
 mod cli;
 mod drain;
 mod limits;
+mod polls;
 mod proxy;
 mod publish;
 mod push;
