@@ -62,6 +62,11 @@ pub fn channel() -> ChannelPolicy {
     ChannelPolicy::default()
 }
 
+/// `bus.*.prefix`, `bus.nats.stream`, `bus.kafka.topic`: who finds it there knows whose it is.
+pub const BUS_PREFIX: &str = "pushbridge";
+/// `sessions.ttl`: longer than a deploy or a tunnel; what is kept for a client that stays away is small.
+pub const SESSIONS_TTL: Duration = Duration::from_secs(120);
+
 /// `limits`: 100,000 connections need about 3 GB with TLS; 1000 for an address leave room for an office behind one
 /// router; 1000 streams carry every tab of a browser; 10 s for a head or handshake are long for a client, and short
 /// for one that only holds the place; 32 KiB hold every cookie that browsers send.

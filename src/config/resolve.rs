@@ -1,6 +1,7 @@
 //! From shapes to the checked [`Config`]: defaults are filled in, texts are parsed, files are looked at, names are
 //! looked up, and every problem is collected.
 
+mod bus;
 mod channels;
 mod files;
 mod listeners;
@@ -8,7 +9,7 @@ mod publish;
 mod routes;
 mod upstreams;
 
-use crate::config::file::{Bus, File, Limits, Log};
+use crate::config::file::{File, Limits, Log};
 use crate::config::problem::{Problems, Spot, advice};
 use crate::config::quantity::{Size, Span};
 use crate::config::read::{Field, Given, quote};
@@ -75,7 +76,8 @@ pub(super) fn resolve(file: &File, top: &Spot, around: Around<'_>, problems: Pro
     let upstreams = r.upstreams(file);
     let routes = r.routes(file, top, &upstreams, subscriptions_max);
     let channels = r.channels(file);
-    r.bus(file.bus.given());
+    let bus = r.bus(file);
+    let sessions = r.sessions(file);
     let drain = r.drain(file);
     let log = r.log(file);
     let runtime = file.runtime.value();
@@ -93,6 +95,8 @@ pub(super) fn resolve(file: &File, top: &Spot, around: Around<'_>, problems: Pro
         admin: admin.value,
         gateway: GatewaySettings { routes, upstreams: upstreams.into_iter().map(|(_, known)| known).collect() },
         channels,
+        bus,
+        sessions,
         limits,
         hub_limits,
         drain,
@@ -246,12 +250,6 @@ impl Resolver<'_> {
                 Some(file::FailReadiness::AfterSettle) => FailReadiness::AfterSettle,
                 None => default.fail_readiness,
             },
-        }
-    }
-
-    fn bus(&mut self, bus: Option<&Given<Bus>>) {
-        if let Some(bus) = bus {
-            self.exactly_one(&bus.spot, &[("memory", !bus.value.memory.is_absent())]);
         }
     }
 

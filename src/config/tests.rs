@@ -85,7 +85,8 @@ fn listeners_and_routes_are_all_that_is_required() {
             "routes: missing; list at least one, with a name, match, and one of push, websocket, proxy (c.yaml:1:1)",
         ],
     );
-    let keys = "listeners, publish, admin, upstreams, routes, channels, bus, limits, drain, telemetry, runtime";
+    let keys =
+        "listeners, publish, admin, upstreams, routes, channels, bus, sessions, limits, drain, telemetry, runtime";
     refused("", &[&format!("nothing stands here, where a mapping belongs; write keys: {keys} (c.yaml:1:1)")]);
     refused(
         "listeners: []\nroutes:\n",
@@ -168,7 +169,10 @@ fn types_and_keys_are_checked() {
         "channels: { match: a }",
         &["channels: a mapping stands here, where a list belongs; put it in [ ], or after `- ` (c.yaml:1:11)"],
     );
-    section("bus: { redis: {} }", &["bus.redis: unknown key \"redis\"; the keys here are memory (c.yaml:1:8)"]);
+    section(
+        "bus: { rabbit: {} }",
+        &["bus.rabbit: unknown key \"rabbit\"; the keys here are memory, redis, nats, kafka (c.yaml:1:8)"],
+    );
     section(
         "admin: { address: '127.0.0.1:1', address: '127.0.0.1:2' }",
         &["admin.address: key \"address\" stands here twice; keep one (c.yaml:1:34)"],

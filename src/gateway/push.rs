@@ -160,7 +160,7 @@ impl Inner {
     ) -> Result<Subscription, ClientError> {
         self.takes_sessions()?;
         // Held over the join, so that none is forgotten in between.
-        let _attached = self.parts.bus.attach(channels).await?;
+        let _attached = self.parts.bus.attach(channels, cursor).await?;
         Ok(self.parts.shard.subscribe(channels, cursor, settings.start)?)
     }
 }

@@ -22,6 +22,7 @@ mod push;
 mod reload;
 mod resume;
 mod rolling;
+mod shared_bus;
 mod sidecar;
 mod support;
 mod tidy;
