@@ -139,6 +139,8 @@ pub struct ChannelInfo {
     pub history_messages: usize,
     /// The instances with sessions on the channel, and how many each has; one that died is left out within its lease.
     pub instances: Vec<(Box<str>, usize)>,
+    /// How old these counts may be.
+    pub counted_within: Duration,
 }
 
 /// How long a publisher is held back at most while the workers catch up.

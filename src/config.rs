@@ -76,6 +76,8 @@ pub struct HubLimits {
     pub history_bytes_max: usize,
     /// Channels of one session.
     pub subscriptions_per_session_max: usize,
+    /// Messages of one WebSocket client of a push route, in a second on average.
+    pub client_messages_per_second_max: u32,
 }
 
 impl Config {

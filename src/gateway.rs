@@ -6,6 +6,7 @@
 //!                            └─ proxy ─────▶ upstream ─▶ its response, or a tunnel
 //! ```
 
+mod comeback;
 pub mod cors;
 mod ending;
 pub mod forward;

@@ -93,6 +93,7 @@ impl Bus for MemoryBus {
                 position: (last.offset > 0).then_some(last),
                 history_messages: channel.messages(),
                 instances: if sessions > 0 { vec![("local".into(), sessions)] } else { Vec::new() },
+                counted_within: Duration::ZERO,
             }
         });
         Box::pin(std::future::ready(Ok(info)))

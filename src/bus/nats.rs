@@ -182,7 +182,7 @@ impl NatsBus {
         let position = self.newest(&journal, channel).await?;
         let count = journal.count(channel).await.map_err(|error| self.shared.failed(&error))?;
         let instances = presence::ask(&self.shared, &journal, channel).await?;
-        Ok(ChannelInfo { position, history_messages: count, instances })
+        Ok(ChannelInfo { position, history_messages: count, instances, counted_within: presence::PATIENCE })
     }
 }
 

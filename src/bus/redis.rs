@@ -11,6 +11,7 @@
 mod connect;
 mod follow;
 mod keys;
+mod lease;
 mod run;
 mod script;
 pub mod store;
@@ -156,6 +157,8 @@ impl RedisBus {
         let mut info = self.shared.scripts.describe(&link, &keys).await.map_err(|error| self.failed(&error))?;
         // What this instance has now is better known here.
         info.instances.retain(|(instance, _)| **instance != *self.shared.instance);
+        let living = lease::living(&link, &self.shared.keys, info.instances).await;
+        info.instances = living.map_err(|error| self.failed(&error))?;
         let own = self.shared.follows.hub().find(channel.as_str()).map_or(0, |channel| channel.sessions());
         if own > 0 {
             info.instances.push((self.shared.instance.as_str().into(), own));

@@ -76,6 +76,8 @@ pub fn server_limits() -> ServerLimits {
 
 /// `limits.subscriptions_per_session`: more than a page shows, and a cursor stays under 2 KiB.
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: u64 = 100;
+/// `limits.client_messages_per_second`: far above what people do, below what one client may cost the others.
+pub const CLIENT_MESSAGES_PER_SECOND_MAX: u32 = 100;
 /// `limits.channels`: as many as connections, since one channel for each client is the common worst case.
 pub const CHANNELS_MAX: u64 = 100_000;
 /// `limits.history_bytes`: fits a container of 512 MiB with its connections; in a smaller one, half of its memory.

@@ -235,6 +235,8 @@ shape! {
         tls_handshake_timeout: Span,
         /// Channels of one session. Default: 100.
         subscriptions_per_session: u64,
+        /// Messages of one WebSocket client of a push route, in a second on average. Default: 100.
+        client_messages_per_second: u64,
         /// Channels of this instance. Default: 100000.
         channels: u64,
         /// History of all channels together. Default: 256MiB.

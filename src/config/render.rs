@@ -136,6 +136,7 @@ fn limits(config: &Config) -> Value {
         "request_header_bytes": size(server.request_header_bytes_max),
         "tls_handshake_timeout": span(server.tls_handshake_timeout),
         "subscriptions_per_session": hub.subscriptions_per_session_max,
+        "client_messages_per_second": hub.client_messages_per_second_max,
         "channels": hub.channels_max,
         "history_bytes": size(hub.history_bytes_max),
     })

@@ -67,14 +67,13 @@ pub(super) fn resolve(file: &File, top: &Spot, around: Around<'_>, problems: Pro
     let now_secs = i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX);
     let mut r = Resolver { folder, env, sources, now_secs, problems, warnings };
     let (limits, hub_limits) = r.limits(file.limits.value().unwrap_or(&Limits::default()));
-    let subscriptions_max = hub_limits.subscriptions_per_session_max;
 
     let listeners = r.listeners(file, top);
     let publish = r.publish(file);
     let admin = r.admin(file);
     r.no_address_twice(&listeners, &publish, &admin);
     let upstreams = r.upstreams(file);
-    let routes = r.routes(file, top, &upstreams, subscriptions_max);
+    let routes = r.routes(file, top, &upstreams, hub_limits);
     let channels = r.channels(file);
     let bus = r.bus(file);
     let sessions = r.sessions(file);
@@ -233,6 +232,10 @@ impl Resolver<'_> {
                 subscriptions,
                 defaults::SUBSCRIPTIONS_PER_SESSION_MAX as usize,
             ),
+            client_messages_per_second_max: self
+                .count(&limits.client_messages_per_second, 1..=100_000)
+                .and_then(|count| u32::try_from(count).ok())
+                .unwrap_or(defaults::CLIENT_MESSAGES_PER_SECOND_MAX),
         };
         (server, hub)
     }

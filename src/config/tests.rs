@@ -163,7 +163,7 @@ fn types_and_keys_are_checked() {
         "limits: 5",
         &["limits: a single value stands here, where a mapping belongs; write keys: connections, connections_per_ip, \
          streams_per_connection, request_header_timeout, idle_timeout, request_header_bytes, tls_handshake_timeout, \
-         subscriptions_per_session, channels, history_bytes (c.yaml:1:9)"],
+         subscriptions_per_session, client_messages_per_second, channels, history_bytes (c.yaml:1:9)"],
     );
     section(
         "channels: { match: a }",
@@ -579,6 +579,10 @@ fn limits_and_logs_are_checked() {
             "limits.request_header_timeout: 5 has no unit; write 5s or 5ms (c.yaml:1:78)",
             "limits.subscriptions_per_session: 1001 is out of range; write 1 to 1000 (c.yaml:1:108)",
         ],
+    );
+    section(
+        "limits: { client_messages_per_second: 0 }",
+        &["limits.client_messages_per_second: 0 is out of range; write 1 to 100000 (c.yaml:1:39)"],
     );
     section(
         "telemetry: { log: { level: inof } }\nruntime: { workers: 0 }",

@@ -15,7 +15,7 @@ mod worker;
 
 pub use bus::BusMetrics;
 pub use config::RunningConfig;
-pub use labels::{PublishResult, Refusal, ReloadResult, UpstreamResult};
+pub use labels::{ComebackResult, KeepResult, PublishResult, Refusal, ReloadResult, UpstreamResult};
 pub use worker::{ConnectionGuard, WorkerMetrics};
 
 use crate::model::drain::Phase;

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use std::time::Duration;
 
 /// How long answers are waited for.
-const PATIENCE: Duration = Duration::from_millis(200);
+pub const PATIENCE: Duration = Duration::from_millis(200);
 /// Answers that are read at most.
 const INSTANCES_MAX: usize = 1000;
 

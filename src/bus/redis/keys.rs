@@ -4,6 +4,7 @@
 //! are on one node. `%`, `{` and `}` of a channel's name are percent-encoded.
 
 use crate::model::channel::ChannelName;
+use crate::model::session_token::SessionKey;
 
 /// Makes and reads keys.
 #[derive(Debug, Clone)]
@@ -62,9 +63,14 @@ impl Keys {
         ChannelName::new(&name).ok()
     }
 
-    /// Where a lost session waits.
-    pub fn session(&self, token: &str) -> String {
-        format!("{}:session:{token}", self.prefix)
+    /// That an instance lives.
+    pub fn instance(&self, instance: &str) -> String {
+        format!("{}:instance:{instance}", self.prefix)
+    }
+
+    /// Where a session waits for its client.
+    pub fn session(&self, key: &SessionKey) -> String {
+        format!("{}:session:{}", self.prefix, key.as_str())
     }
 }
 

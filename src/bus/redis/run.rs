@@ -2,6 +2,7 @@
 
 use crate::bus::redis::Shared;
 use crate::bus::redis::connect::{Connection, Link};
+use crate::bus::redis::lease;
 use crate::bus::redis::script::{self, PAGE_ENTRIES_MAX};
 use crate::bus::thread::Stopped;
 use crate::hub::clock;
@@ -27,9 +28,13 @@ const BACKOFF_MS_MIN: u64 = 100;
 const BACKOFF_MS_MAX: u64 = 5_000;
 /// Each channel is looked at this often without any cause: it is then remembered longer, and lost data is found.
 const DOUBT_EVERY_TICKS: usize = 300;
-/// How long an instance's sessions count without another word.
-const LEASE_MS: u64 = 90_000;
+/// How long what an instance told of a channel is remembered without another word; it counts while the instance's own
+/// lease runs.
+const REMEMBERED_MS: u64 = 90_000;
 const PRESENCE_STALE_US: u64 = 30_000_000;
+/// How old the counts of a channel's sessions may be: changes are told within a second or two, a lease ends in 15 s, and
+/// what Redis lost is told anew in this time.
+pub const COUNTED_WITHIN: Duration = Duration::from_micros(PRESENCE_STALE_US);
 const PRESENCE_MAX: usize = 2_000;
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(800);
 
@@ -84,6 +89,7 @@ async fn serve(shared: &Shared, link: &Link, pushes: mpsc::Receiver<PushInfo>, o
         error = follow(shared, link) => error.to_string(),
         error = beat(shared, link) => error.to_string(),
         error = keep_time(shared, link) => error.to_string(),
+        error = lease::keep(shared, link) => error.to_string(),
     }
 }
 
@@ -221,6 +227,7 @@ async fn keep_time(shared: &Shared, link: &Link) -> RedisError {
 /// Other instances need not wait for the end of this one's leases.
 async fn farewell(shared: &Shared, link: &Link) {
     shared.link.store(None);
+    let _ = tokio::time::timeout(FAREWELL_TIMEOUT, lease::end(shared, link)).await;
     let told = shared.follows.told();
     let tells = stream::iter(told).map(|name| async move { tell(shared, link, &name, 0).await });
     let all = tells.buffer_unordered(READS_MAX).for_each(|_| std::future::ready(()));
@@ -228,7 +235,7 @@ async fn farewell(shared: &Shared, link: &Link) {
 }
 
 async fn tell(shared: &Shared, link: &Link, name: &ChannelName, sessions: usize) -> Result<(), RedisError> {
-    shared.scripts.here(link, &shared.keys.of(name), &shared.instance, sessions, LEASE_MS).await
+    shared.scripts.here(link, &shared.keys.of(name), &shared.instance, sessions, REMEMBERED_MS).await
 }
 
 /// Doubles with each attempt; a random half of it, so that instances do not come all at once.

@@ -3,6 +3,7 @@
 use crate::bus::ChannelInfo;
 use crate::bus::redis::connect::Link;
 use crate::bus::redis::keys::ChannelKeys;
+use crate::bus::redis::run::COUNTED_WITHIN;
 use crate::hub::log::LIVE_WINDOW_MESSAGES;
 use crate::hub::policy::ChannelPolicy;
 use crate::model::position::{IfMatch, Position};
@@ -193,6 +194,7 @@ impl Scripts {
             position: (position.offset > 0).then_some(position),
             history_messages,
             instances: here.into_iter().map(|(instance, sessions)| (instance.into(), sessions)).collect(),
+            counted_within: COUNTED_WITHIN,
         })
     }
 }

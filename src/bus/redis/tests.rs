@@ -6,7 +6,6 @@ mod server;
 
 use super::*;
 use crate::bus::settings::{BusTls, HostPort, RedisServers};
-use crate::bus::store::{SessionStore, StoredSession};
 use crate::bus::tests::conformance::{self, Factory, Instance, fresh, message, next, patiently, take};
 use crate::model::position::Position;
 use crate::model::secret::Secret;
@@ -303,20 +302,19 @@ fn an_outage_refuses_at_once_and_is_told_to_probes() {
 }
 
 #[test]
-fn a_session_is_kept_and_taken_by_one() {
+fn sessions_are_kept_as_in_every_store() {
     let redis = Redis::start();
     conformance::run(async {
         let hub = Hub::new(1, crate::hub::clock::Clock::start(), crate::hub::HubLimits::default(), Arc::default());
-        let bus = start(on(&redis).0, &hub, Readiness::new());
-        let store = RedisStore::new(Arc::clone(&bus), Duration::from_secs(60));
-        let channel = fresh("session");
-        let cursor = Cursor::one(&channel, Position { epoch: 1, offset: 2 });
-        let session = StoredSession { route: "r".into(), channels: vec![channel], cursor };
-        patiently("put", || store.put("token", session.clone())).await;
-        let (first, second) = futures_util::future::join(store.take("token"), store.take("token")).await;
-        let taken: Vec<_> = [first, second].into_iter().filter_map(|taken| taken.expect("asked")).collect();
-        assert_eq!(taken, [session]);
+        let bus = || start(on(&redis).0, &hub, Readiness::new());
+        let store = |ttl_ms| RedisStore::new(bus(), Duration::from_millis(ttl_ms));
+        crate::bus::store::tests::conformance::all(&store(60_000), &store(60_000), &store(300)).await;
     });
+    let keys = redis.cli(&["keys", "test:session:*"]);
+    assert!(!keys.is_empty());
+    for key in keys.lines() {
+        assert_ne!(redis.cli(&["pttl", key]), "-1", "{key} would stay for ever");
+    }
 }
 
 #[test]

@@ -100,7 +100,7 @@ pub fn message(channel: &ChannelName, id: Option<&str>, text: &str) -> Message {
 
 /// A name that no other test uses: a server may serve several.
 pub fn fresh(prefix: &str) -> ChannelName {
-    let token = crate::session::token::new().to_lowercase().replace(['-', '_'], "x");
+    let token = crate::session::token::new().expect("random bits").as_str().to_lowercase().replace(['-', '_'], "x");
     ChannelName::new(&format!("{prefix}.{token}")).expect("a name")
 }
 
