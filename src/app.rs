@@ -6,6 +6,7 @@
 //! stop:  no more accepts ─▶ what is left ends ─▶ threads end
 //! ```
 
+mod bus;
 mod descriptors;
 mod doors;
 mod drain;
@@ -15,7 +16,7 @@ mod worker;
 
 use crate::admin::reload::Reloads;
 use crate::bus::Bus;
-use crate::bus::memory::MemoryBus;
+use crate::bus::store::SessionStore;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::diff::Comparable;
@@ -34,6 +35,7 @@ use crate::telemetry::log::LogLevel;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Readiness;
 use arc_swap::ArcSwap;
+use bus::Engine;
 use doors::{Doors, Plan, Role};
 use live::{CloseRoute, Live};
 use std::io;
@@ -45,6 +47,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+/// How long the bus has to say good-bye.
+const FAREWELL_WAIT: Duration = Duration::from_secs(1);
 /// How long sessions have to end cleanly where there was no drain.
 const STOP_WAIT: Duration = Duration::from_secs(3);
 
@@ -77,6 +81,9 @@ pub enum StartError {
     /// The system gives no thread.
     #[error("can't start a worker thread: {0}")]
     Thread(io::Error),
+    /// The configuration names a bus that this release does not have.
+    #[error("bus.{0}: this release does not have it; write redis or memory")]
+    NoSuchBus(&'static str),
 }
 
 /// Where a running instance listens.
@@ -95,6 +102,7 @@ pub struct Addresses {
 pub struct Running {
     addresses: Addresses,
     drain: Drain,
+    bus: Arc<dyn Bus>,
     stop: watch::Sender<Option<Instant>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -103,6 +111,7 @@ pub struct Running {
 struct Shared {
     hub: Arc<Hub>,
     bus: Arc<dyn Bus>,
+    sessions: Arc<dyn SessionStore>,
     gateway: Arc<ArcSwap<GatewaySettings>>,
     policies: Arc<ArcSwap<ChannelPolicies>>,
     publish: Arc<ArcSwap<PublishSettings>>,
@@ -157,34 +166,34 @@ fn launch(config: Config, followed: Option<Followed>) -> Result<Running, StartEr
     let (doors, _) = watch::channel(plan.commit());
     let addresses = Addresses::of(&doors.borrow());
     let (reloads, requests) = Reloads::new();
-    let (shared, bus) = share(config, Arc::clone(&metrics), readiness, reloads, doors.subscribe());
+    let shared = share(config, Arc::clone(&metrics), readiness, reloads, doors.subscribe())?;
     let (stop, stopped) = watch::channel(None);
-    let drain = shared.drain.clone();
-    let mut running = Running { addresses, drain, stop, threads: Vec::new() };
+    let (drain, bus) = (shared.drain.clone(), Arc::clone(&shared.bus));
+    let mut running = Running { addresses, drain, bus, stop, threads: Vec::new() };
     for index in 0..workers {
         let (shared, stopped) = (Arc::clone(&shared), stopped.clone());
         running.spawn(format!("worker-{index}"), move || worker::run(index, &shared, stopped))?;
     }
     if let (Some(Followed { path, sources, log_level }), Some(hangups)) = (followed, hangups) {
-        let live = Live { close_route: close_route(&shared), shared, bus, doors, log: (log_level, log) };
+        let live = Live { close_route: close_route(&shared), shared, doors, log: (log_level, log) };
         let reloader = Reloader::new(path, reload::Running { comparable, hash, sources }, live, metrics);
         // Not waited for at the end: it reads files, and a network file system may hold it for ever.
         let run = move || reload::run(reloader, hangups, requests, stopped);
         std::thread::Builder::new().name("reload".to_owned()).spawn(run).map_err(StartError::Thread)?;
     }
+    // Said to be ready once the bus is there as well.
     drop(latch);
-    tracing::info!("ready");
     Ok(running)
 }
 
-/// What all workers share, and the bus.
+/// What all workers share.
 fn share(
     config: Config,
     metrics: Arc<Metrics>,
     readiness: Readiness,
     reloads: Reloads,
     doors: watch::Receiver<Doors>,
-) -> (Arc<Shared>, Arc<MemoryBus>) {
+) -> Result<Arc<Shared>, StartError> {
     let shown_config = Arc::new(ArcSwap::from_pointee(config.to_masked_json()));
     let policies = Arc::new(ArcSwap::from_pointee(config.channels));
     let hub_limits = HubLimits {
@@ -192,10 +201,13 @@ fn share(
         history_bytes_max: config.hub_limits.history_bytes_max,
     };
     let hub = Hub::new(config.workers.get(), Clock::start(), hub_limits, Arc::clone(&policies));
-    let bus = Arc::new(MemoryBus::new(Arc::clone(&hub), config.publish.idempotency_window));
-    let shared = Arc::new(Shared {
+    let window = config.publish.idempotency_window;
+    let around = bus::Around { hub: &hub, metrics: &metrics, readiness: &readiness, window, sessions: config.sessions };
+    let Engine { bus, sessions } = bus::make(config.bus, &around)?;
+    Ok(Arc::new(Shared {
         hub,
-        bus: Arc::<MemoryBus>::clone(&bus),
+        bus,
+        sessions,
         gateway: Arc::new(ArcSwap::from_pointee(config.gateway)),
         policies,
         publish: Arc::new(ArcSwap::from_pointee(config.publish)),
@@ -208,8 +220,7 @@ fn share(
         shown_config,
         reloads,
         doors,
-    });
-    (shared, bus)
+    }))
 }
 
 /// Ends the sessions of a removed route, each at its own moment in what would be a drain's spread.
@@ -267,6 +278,7 @@ impl Running {
                 tracing::error!("a worker panicked");
             }
         }
+        self.bus.shutdown(FAREWELL_WAIT);
     }
 
     fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {

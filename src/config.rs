@@ -16,6 +16,7 @@ mod render;
 mod resolve;
 pub mod sources;
 
+use crate::bus::settings::{BusSettings, SessionSettings};
 use crate::config::document::Node;
 use crate::config::problem::Spot;
 use crate::config::read::Read as _;
@@ -46,6 +47,10 @@ pub struct Config {
     pub gateway: GatewaySettings,
     /// What channels keep.
     pub channels: ChannelPolicies,
+    /// How instances share messages.
+    pub bus: BusSettings,
+    /// What sessions that are lost may expect.
+    pub sessions: SessionSettings,
     /// Bounds on connections.
     pub limits: ServerLimits,
     /// Bounds on channels.
@@ -71,6 +76,8 @@ pub struct HubLimits {
     pub history_bytes_max: usize,
     /// Channels of one session.
     pub subscriptions_per_session_max: usize,
+    /// Messages of one WebSocket client of a push route, in a second on average.
+    pub client_messages_per_second_max: u32,
 }
 
 impl Config {

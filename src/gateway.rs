@@ -6,6 +6,7 @@
 //!                            └─ proxy ─────▶ upstream ─▶ its response, or a tunnel
 //! ```
 
+mod comeback;
 pub mod cors;
 mod ending;
 pub mod forward;
@@ -17,6 +18,7 @@ pub mod tunnel;
 pub mod websocket;
 
 use crate::bus::Bus;
+use crate::bus::store::SessionStore;
 use crate::drain::Drain;
 use crate::hub::policy::ChannelPolicies;
 use crate::hub::shard::Shard;
@@ -56,6 +58,8 @@ pub struct Parts {
     pub shard: Rc<Shard>,
     /// Where clients' own messages go.
     pub bus: Arc<dyn Bus>,
+    /// Where sessions that are lost wait for their clients.
+    pub sessions: Arc<dyn SessionStore>,
     /// The worker's client of the backends.
     pub upstreams: Rc<Upstreams>,
     /// The worker's metrics.

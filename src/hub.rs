@@ -118,6 +118,11 @@ impl Hub {
         self.clock
     }
 
+    /// The policy of a channel, whether it is open or not.
+    pub fn policy(&self, name: &ChannelName) -> Arc<policy::ChannelPolicy> {
+        self.policies.load().of(name)
+    }
+
     /// How many workers there are.
     pub fn workers(&self) -> usize {
         self.inboxes.len()
@@ -150,6 +155,11 @@ impl Hub {
     /// The channel of this name, if it is open.
     pub fn find(&self, name: &str) -> Option<Arc<Channel>> {
         self.partitions[partition_of(name)].lock().get(name).cloned()
+    }
+
+    /// The policies of all channels, as they are now.
+    pub fn policies(&self) -> Arc<ChannelPolicies> {
+        self.policies.load_full()
     }
 
     /// Appends a message at the channel's next position, if the condition holds, and marks it for its sessions.
@@ -214,6 +224,12 @@ impl Hub {
     /// a channel that has no messages and no sessions yet.
     pub fn start_at(&self, channel: &Channel, last: Position) {
         channel.log.lock().start_at(last);
+    }
+
+    /// Says that nothing stands in the channel between its newest message and `last`, where offsets are shared by many
+    /// channels: what other instances gave to clients as the channel's place is then known here, too.
+    pub fn advance_to(&self, channel: &Channel, last: Position) {
+        channel.log.lock().advance_to(last);
     }
 
     /// Channels that no session is on, and no one else holds: a bus may stop following them. `forget` says yes for

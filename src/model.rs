@@ -10,3 +10,4 @@ pub mod pattern;
 pub mod position;
 pub mod secret;
 pub mod session;
+pub mod session_token;

@@ -1,6 +1,7 @@
 //! Bytes and machines without I/O: each file says what one wire form is.
 
 pub mod accept;
+pub mod allowance;
 pub mod chunk;
 pub mod cloudevents;
 pub mod drain_schedule;

@@ -1,11 +1,12 @@
 //! The publish listener: where backends POST events.
 //!
 //! `POST /v1/events` takes JSON events, NDJSON and CloudEvents; each webhook of the configuration has a path of its
-//! own. A request is authenticated, read within bounds, decoded as a whole, checked against each channel's policy, and
+//! own; `GET /v1/channels/…` tells of a channel. A request is authenticated, read within bounds, decoded as a whole, checked against each channel's policy, and
 //! only then given to the bus. This room knows no sessions and no routes.
 
 mod auth;
 mod body;
+mod channels;
 mod condition;
 mod events;
 mod media;
@@ -95,6 +96,10 @@ async fn answer(room: &Rc<Room>, request: Request) -> Result<Response, PublishEr
     if path == EVENTS_PATH {
         only(&head.method, &[Method::POST])?;
         return events::answer(room, &settings, &head, body).await;
+    }
+    if let Some(rest) = path.strip_prefix(channels::CHANNELS_PATH) {
+        only(&head.method, &[Method::GET, Method::HEAD])?;
+        return Box::pin(channels::answer(room, &settings, &head, rest)).await;
     }
     if let Some(hook) = settings.webhooks.iter().find(|hook| *hook.path == *path) {
         only(&head.method, &[Method::POST])?;

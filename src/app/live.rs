@@ -5,7 +5,6 @@
 
 use crate::app::Shared;
 use crate::app::doors::{Doors, Plan};
-use crate::bus::memory::MemoryBus;
 use crate::config::Config;
 use crate::gateway::settings::{Action, GatewaySettings};
 use crate::hub::HubLimits;
@@ -23,8 +22,6 @@ pub type CloseRoute = Box<dyn Fn(&str) + Send>;
 pub struct Live {
     /// The workers' settings.
     pub shared: Arc<Shared>,
-    /// Where ids are remembered.
-    pub bus: Arc<MemoryBus>,
     /// The workers' sockets.
     pub doors: watch::Sender<Doors>,
     /// The log's level, and the settings that it has.
@@ -50,7 +47,7 @@ impl Target for Live {
             shared.hub.apply_policies();
         }
         shared.drain.set_settings(config.drain);
-        self.bus.set_window(config.publish.idempotency_window);
+        shared.bus.set_window(config.publish.idempotency_window);
         shared.publish.store(Arc::new(config.publish));
         let routes = shared.gateway.swap(Arc::new(config.gateway));
         let (level, settings) = &mut self.log;

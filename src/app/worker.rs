@@ -136,6 +136,7 @@ impl Servers {
             policies: Arc::clone(&shared.policies),
             shard: Rc::clone(shard),
             bus: Arc::clone(&shared.bus),
+            sessions: Arc::clone(&shared.sessions),
             upstreams: Rc::clone(&upstreams),
             metrics: Rc::clone(metrics),
             drain: shared.drain.clone(),

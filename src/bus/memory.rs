@@ -2,10 +2,11 @@
 
 mod ids;
 
-use crate::bus::{Attached, Bus, BusError, IfMatch, Published};
+use crate::bus::{Attached, Bus, BusError, ChannelInfo, IfMatch, Published, paced_by};
 use crate::hub::channel::Channel;
 use crate::hub::{Hub, Moved};
 use crate::model::channel::ChannelName;
+use crate::model::cursor::Cursor;
 use crate::model::message::Message;
 use futures_util::future::BoxFuture;
 use ids::{RECENT_IDS_MAX, RecentIds};
@@ -15,9 +16,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const PARTITIONS: usize = 64;
-
-/// How long a publisher is held back at most while the workers catch up.
-const PACE_MS_MAX: u64 = 1000;
 
 /// Publishes into the hub of this process. What it accepted lives as long as the process, within each channel's
 /// history.
@@ -35,11 +33,6 @@ impl MemoryBus {
         let (window_us, count) = (window.as_micros() as u64, Arc::default());
         let partition = || Mutex::new(RecentIds::new(window_us, Arc::clone(&count), RECENT_IDS_MAX));
         Self { hub, ids: (0..PARTITIONS).map(|_| partition()).collect(), turn: AtomicUsize::new(0) }
-    }
-
-    /// Remembers ids for another `window`; those that are remembered already, too.
-    pub fn set_window(&self, window: Duration) {
-        self.ids.iter().for_each(|ids| ids.lock().set_window(window.as_micros() as u64));
     }
 
     fn publish_now(&self, message: Message, if_match: Option<IfMatch>) -> Result<Published, BusError> {
@@ -79,30 +72,49 @@ impl Bus for MemoryBus {
         Box::pin(std::future::ready(self.publish_now(message, if_match)))
     }
 
-    fn attach<'a>(&'a self, channels: &'a [ChannelName]) -> BoxFuture<'a, Result<Attached, BusError>> {
+    fn attach<'a>(
+        &'a self,
+        channels: &'a [ChannelName],
+        _cursor: Option<&'a Cursor>,
+    ) -> BoxFuture<'a, Result<Attached, BusError>> {
         // The logs are here: a channel is current as soon as it is open.
         let opened: Result<Vec<_>, _> = channels.iter().map(|channel| self.hub.open(channel)).collect();
         Box::pin(std::future::ready(opened.map(Attached::new).map_err(BusError::from)))
     }
 
     fn paced<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, ()> {
-        let channel = self.hub.find(channel.as_str()).filter(|channel| channel.is_congested());
-        let Some(channel) = channel else { return Box::pin(std::future::ready(())) };
-        Box::pin(async move {
-            for _ in 0..PACE_MS_MAX {
-                // The worker's other tasks run now: its pump, and the sessions that it wakes.
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                if !channel.is_congested() {
-                    break;
-                }
-            }
-        })
+        paced_by(&self.hub, channel)
     }
+
+    fn describe<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<ChannelInfo, BusError>> {
+        let info = self.hub.find(channel.as_str()).map_or_else(ChannelInfo::default, |channel| {
+            let (last, sessions) = (channel.last(), channel.sessions());
+            ChannelInfo {
+                position: (last.offset > 0).then_some(last),
+                history_messages: channel.messages(),
+                instances: if sessions > 0 { vec![("local".into(), sessions)] } else { Vec::new() },
+                counted_within: Duration::ZERO,
+            }
+        });
+        Box::pin(std::future::ready(Ok(info)))
+    }
+
+    fn health(&self) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    /// Ids that are remembered already, too.
+    fn set_window(&self, window: Duration) {
+        self.ids.iter().for_each(|ids| ids.lock().set_window(window.as_micros() as u64));
+    }
+
+    fn shutdown(&self, _: Duration) {}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::tests::conformance::{self, Factory};
     use crate::clock::Clock;
     use crate::hub::HubLimits;
     use crate::model::message::{Data, Label};
@@ -119,6 +131,34 @@ mod tests {
             data: Data::Text("x".into()),
             cloudevent: None,
         }
+    }
+
+    /// One hub, whose workers stand for instances.
+    struct OneHub {
+        hub: Arc<Hub>,
+        bus: Arc<MemoryBus>,
+        workers: AtomicUsize,
+    }
+
+    impl Factory for OneHub {
+        fn bus(&self, _: &Arc<Hub>) -> Arc<dyn Bus> {
+            Arc::<MemoryBus>::clone(&self.bus)
+        }
+
+        fn hub(&self) -> (Arc<Hub>, usize) {
+            (Arc::clone(&self.hub), self.workers.fetch_add(1, Ordering::Relaxed))
+        }
+
+        fn follows(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn memory_keeps_what_every_bus_promises() {
+        let hub = conformance::hub(64);
+        let bus = Arc::new(MemoryBus::new(Arc::clone(&hub), Duration::from_secs(300)));
+        conformance::run(conformance::all(&OneHub { hub, bus, workers: AtomicUsize::new(0) }));
     }
 
     #[test]

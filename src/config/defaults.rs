@@ -62,6 +62,11 @@ pub fn channel() -> ChannelPolicy {
     ChannelPolicy::default()
 }
 
+/// `bus.*.prefix`, `bus.nats.stream`, `bus.kafka.topic`: who finds it there knows whose it is.
+pub const BUS_PREFIX: &str = "pushbridge";
+/// `sessions.ttl`: longer than a deploy or a tunnel; what is kept for a client that stays away is small.
+pub const SESSIONS_TTL: Duration = Duration::from_secs(120);
+
 /// `limits`: 100,000 connections need about 3 GB with TLS; 1000 for an address leave room for an office behind one
 /// router; 1000 streams carry every tab of a browser; 10 s for a head or handshake are long for a client, and short
 /// for one that only holds the place; 32 KiB hold every cookie that browsers send.
@@ -71,6 +76,8 @@ pub fn server_limits() -> ServerLimits {
 
 /// `limits.subscriptions_per_session`: more than a page shows, and a cursor stays under 2 KiB.
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: u64 = 100;
+/// `limits.client_messages_per_second`: far above what people do, below what one client may cost the others.
+pub const CLIENT_MESSAGES_PER_SECOND_MAX: u32 = 100;
 /// `limits.channels`: as many as connections, since one channel for each client is the common worst case.
 pub const CHANNELS_MAX: u64 = 100_000;
 /// `limits.history_bytes`: fits a container of 512 MiB with its connections; in a smaller one, half of its memory.

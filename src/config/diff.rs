@@ -62,10 +62,11 @@ const NAMED: [(&str, &str, &str); 4] = [
     ("channels", "channel", "match"),
 ];
 /// Sections without named things.
-const SECTIONS: [&str; 7] = ["publish", "admin", "bus", "limits", "drain", "telemetry", "runtime"];
+const SECTIONS: [&str; 8] = ["publish", "admin", "bus", "sessions", "limits", "drain", "telemetry", "runtime"];
 /// Keys of sections that are read once, at the start, and why.
-const RESTART: [(&str, &str, &str); 4] = [
+const RESTART: [(&str, &str, &str); 5] = [
     ("bus", "", "what was published lives in it"),
+    ("sessions", "ttl", "what is kept already has the old one"),
     ("runtime", "workers", "sessions can't move to other threads"),
     ("admin", "address", "probes that look at the old one would end the process"),
     ("telemetry", "log.format", "whoever collects the lines would meet both"),
@@ -333,6 +334,11 @@ runtime: { workers: 2 }
         let diff = check("workers: 2", "workers: 4", &["runtime changed: workers 2 → 4"]);
         let text = "2 can't become 4 while running (sessions can't move to other threads); restart needed";
         assert_eq!(diff.restart_needed(), [("runtime.workers".to_owned(), text.to_owned())]);
+        let folder = tempfile::tempdir().expect("a folder");
+        let with = |ttl| comparable(folder.path(), &format!("{BASE}sessions: {{ ttl: {ttl} }}\n"), "x");
+        let diff = ConfigDiff::between(&with("1m"), &with("90s"));
+        let text = "1m can't become 90s while running (what is kept already has the old one); restart needed";
+        assert_eq!(diff.restart_needed(), [("sessions.ttl".to_owned(), text.to_owned())]);
         assert_eq!(
             check("path: /one }", "path: /1 }", &["route one changed: match.path /one → /1"]).restart_needed(),
             []

@@ -3,12 +3,14 @@
 //! The doc comments are the descriptions of the JSON Schema (`pushbridge schema`). Nothing here is checked beyond its
 //! type: `resolve` does that, and fills in [`defaults`](super::defaults).
 
+mod bus;
 mod publish;
 mod routes;
 
 use crate::config::quantity::{Size, Span};
 use crate::config::read::{Given, Named, WordOr, shape, words};
 
+pub use bus::*;
 pub use publish::*;
 pub use routes::*;
 
@@ -31,6 +33,8 @@ shape! {
         channels: Vec<Given<Channel>>,
         /// How instances share events: exactly one of its keys.
         bus: Bus,
+        /// What sessions that are lost may expect.
+        sessions: Sessions,
         /// Bounds on what clients may use.
         limits: Limits,
         /// How the process ends without dropping anybody.
@@ -213,20 +217,6 @@ shape! {
 }
 
 shape! {
-    /// How instances share events: exactly one of its keys.
-    #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-    Bus {
-        /// They do not: each instance has its own channels. The default.
-        memory: MemoryBus,
-    }
-}
-
-shape! {
-    /// The embedded bus; it has no keys.
-    MemoryBus {}
-}
-
-shape! {
     /// Bounds on what clients may use.
     Limits {
         /// Open connections of all listeners together. Default: 100000.
@@ -245,6 +235,8 @@ shape! {
         tls_handshake_timeout: Span,
         /// Channels of one session. Default: 100.
         subscriptions_per_session: u64,
+        /// Messages of one WebSocket client of a push route, in a second on average. Default: 100.
+        client_messages_per_second: u64,
         /// Channels of this instance. Default: 100000.
         channels: u64,
         /// History of all channels together. Default: 256MiB.

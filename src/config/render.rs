@@ -1,5 +1,7 @@
 //! The configuration in force, by the keys that it is written with: with defaults, without secrets.
 
+mod bus;
+
 use crate::config::Config;
 use crate::config::quantity::{Size, Span};
 use crate::drain::FailReadiness;
@@ -75,7 +77,8 @@ pub(super) fn render(config: &Config, secrets: Secrets) -> Value {
         "upstreams": upstreams,
         "routes": config.gateway.routes.iter().map(|route| self::route(route, secrets)).collect::<Vec<_>>(),
         "channels": channels.chain(rest).collect::<Vec<_>>(),
-        "bus": { "memory": {} },
+        "bus": bus::bus(&config.bus, secrets),
+        "sessions": { "ttl": span(config.sessions.ttl) },
         "limits": limits(config),
         "drain": {
             "settle": span(config.drain.settle),
@@ -133,6 +136,7 @@ fn limits(config: &Config) -> Value {
         "request_header_bytes": size(server.request_header_bytes_max),
         "tls_handshake_timeout": span(server.tls_handshake_timeout),
         "subscriptions_per_session": hub.subscriptions_per_session_max,
+        "client_messages_per_second": hub.client_messages_per_second_max,
         "channels": hub.channels_max,
         "history_bytes": size(hub.history_bytes_max),
     })

@@ -1,6 +1,7 @@
 //! From shapes to the checked [`Config`]: defaults are filled in, texts are parsed, files are looked at, names are
 //! looked up, and every problem is collected.
 
+mod bus;
 mod channels;
 mod files;
 mod listeners;
@@ -8,7 +9,7 @@ mod publish;
 mod routes;
 mod upstreams;
 
-use crate::config::file::{Bus, File, Limits, Log};
+use crate::config::file::{File, Limits, Log};
 use crate::config::problem::{Problems, Spot, advice};
 use crate::config::quantity::{Size, Span};
 use crate::config::read::{Field, Given, quote};
@@ -66,16 +67,16 @@ pub(super) fn resolve(file: &File, top: &Spot, around: Around<'_>, problems: Pro
     let now_secs = i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX);
     let mut r = Resolver { folder, env, sources, now_secs, problems, warnings };
     let (limits, hub_limits) = r.limits(file.limits.value().unwrap_or(&Limits::default()));
-    let subscriptions_max = hub_limits.subscriptions_per_session_max;
 
     let listeners = r.listeners(file, top);
     let publish = r.publish(file);
     let admin = r.admin(file);
     r.no_address_twice(&listeners, &publish, &admin);
     let upstreams = r.upstreams(file);
-    let routes = r.routes(file, top, &upstreams, subscriptions_max);
+    let routes = r.routes(file, top, &upstreams, hub_limits);
     let channels = r.channels(file);
-    r.bus(file.bus.given());
+    let bus = r.bus(file);
+    let sessions = r.sessions(file);
     let drain = r.drain(file);
     let log = r.log(file);
     let runtime = file.runtime.value();
@@ -93,6 +94,8 @@ pub(super) fn resolve(file: &File, top: &Spot, around: Around<'_>, problems: Pro
         admin: admin.value,
         gateway: GatewaySettings { routes, upstreams: upstreams.into_iter().map(|(_, known)| known).collect() },
         channels,
+        bus,
+        sessions,
         limits,
         hub_limits,
         drain,
@@ -229,6 +232,10 @@ impl Resolver<'_> {
                 subscriptions,
                 defaults::SUBSCRIPTIONS_PER_SESSION_MAX as usize,
             ),
+            client_messages_per_second_max: self
+                .count(&limits.client_messages_per_second, 1..=100_000)
+                .and_then(|count| u32::try_from(count).ok())
+                .unwrap_or(defaults::CLIENT_MESSAGES_PER_SECOND_MAX),
         };
         (server, hub)
     }
@@ -246,12 +253,6 @@ impl Resolver<'_> {
                 Some(file::FailReadiness::AfterSettle) => FailReadiness::AfterSettle,
                 None => default.fail_readiness,
             },
-        }
-    }
-
-    fn bus(&mut self, bus: Option<&Given<Bus>>) {
-        if let Some(bus) = bus {
-            self.exactly_one(&bus.spot, &[("memory", !bus.value.memory.is_absent())]);
         }
     }
 

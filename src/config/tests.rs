@@ -85,7 +85,8 @@ fn listeners_and_routes_are_all_that_is_required() {
             "routes: missing; list at least one, with a name, match, and one of push, websocket, proxy (c.yaml:1:1)",
         ],
     );
-    let keys = "listeners, publish, admin, upstreams, routes, channels, bus, limits, drain, telemetry, runtime";
+    let keys =
+        "listeners, publish, admin, upstreams, routes, channels, bus, sessions, limits, drain, telemetry, runtime";
     refused("", &[&format!("nothing stands here, where a mapping belongs; write keys: {keys} (c.yaml:1:1)")]);
     refused(
         "listeners: []\nroutes:\n",
@@ -162,13 +163,16 @@ fn types_and_keys_are_checked() {
         "limits: 5",
         &["limits: a single value stands here, where a mapping belongs; write keys: connections, connections_per_ip, \
          streams_per_connection, request_header_timeout, idle_timeout, request_header_bytes, tls_handshake_timeout, \
-         subscriptions_per_session, channels, history_bytes (c.yaml:1:9)"],
+         subscriptions_per_session, client_messages_per_second, channels, history_bytes (c.yaml:1:9)"],
     );
     section(
         "channels: { match: a }",
         &["channels: a mapping stands here, where a list belongs; put it in [ ], or after `- ` (c.yaml:1:11)"],
     );
-    section("bus: { redis: {} }", &["bus.redis: unknown key \"redis\"; the keys here are memory (c.yaml:1:8)"]);
+    section(
+        "bus: { rabbit: {} }",
+        &["bus.rabbit: unknown key \"rabbit\"; the keys here are memory, redis, nats, kafka (c.yaml:1:8)"],
+    );
     section(
         "admin: { address: '127.0.0.1:1', address: '127.0.0.1:2' }",
         &["admin.address: key \"address\" stands here twice; keep one (c.yaml:1:34)"],
@@ -575,6 +579,10 @@ fn limits_and_logs_are_checked() {
             "limits.request_header_timeout: 5 has no unit; write 5s or 5ms (c.yaml:1:78)",
             "limits.subscriptions_per_session: 1001 is out of range; write 1 to 1000 (c.yaml:1:108)",
         ],
+    );
+    section(
+        "limits: { client_messages_per_second: 0 }",
+        &["limits.client_messages_per_second: 0 is out of range; write 1 to 100000 (c.yaml:1:39)"],
     );
     section(
         "telemetry: { log: { level: inof } }\nruntime: { workers: 0 }",

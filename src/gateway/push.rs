@@ -2,6 +2,7 @@
 
 use crate::drain::Phase;
 use crate::gateway::Inner;
+use crate::gateway::comeback::Comeback;
 use crate::gateway::cors;
 use crate::gateway::respond::ClientError;
 use crate::gateway::settings::PushRoute;
@@ -10,10 +11,11 @@ use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
 use crate::model::session::{SessionKind, Transport};
 use crate::proto::accept;
-use crate::proto::subscribe::{last_event_id, wait_ms};
+use crate::proto::subscribe::{self, last_event_id, wait_ms};
 use crate::proto::websocket::handshake;
 use crate::server::body::Body;
 use crate::server::{Answer, Hold, Response};
+use crate::session::keep::Keeper;
 use crate::session::settings::PushSettings;
 use crate::session::sse::Sse;
 use crate::session::token;
@@ -109,8 +111,24 @@ impl Inner {
             return Err(ClientError::Origin);
         }
         let cursor = cursor(request, Transport::WebSocket)?;
-        let mut subscription = self.subscribe(channels, cursor.as_ref(), settings).await?;
+        // What refuses the client in any case comes before its token is used up.
+        self.takes_sessions()?;
+        self.parts.bus.health()?;
+        let token = subscribe::session(request.uri.query());
+        let comeback =
+            Comeback::take(&*self.parts.sessions, token.as_deref(), (name, channels), &self.parts.metrics).await;
+        let lost = comeback == Comeback::Lost;
+        let beginning = comeback.begin(channels, cursor, settings);
+        let mut subscription = self.subscribe(&beginning.channels, beginning.cursor.as_ref(), settings).await?;
+        if lost {
+            subscription.was_lost();
+        }
         subscription.label(SessionKind::Push(Transport::WebSocket), name);
+        let token = token::new();
+        let keeper = token.as_ref().map(|token| {
+            let (store, key) = (Arc::clone(&self.parts.sessions), token.key(name, channels));
+            Keeper::new(store, key, Rc::clone(&self.parts.metrics))
+        });
         let setup = Setup {
             subscription,
             shard: Rc::clone(&self.parts.shard),
@@ -118,7 +136,9 @@ impl Inner {
             policies: self.parts.policies.load_full(),
             bus: Arc::clone(&self.parts.bus),
             metrics: Rc::clone(&self.parts.metrics),
-            session: token::new(),
+            own: channels.to_vec(),
+            token,
+            keeper,
         };
         Ok(Answer::Hold(opening.hold(setup)))
     }
@@ -160,7 +180,7 @@ impl Inner {
     ) -> Result<Subscription, ClientError> {
         self.takes_sessions()?;
         // Held over the join, so that none is forgotten in between.
-        let _attached = self.parts.bus.attach(channels).await?;
+        let _attached = self.parts.bus.attach(channels, cursor).await?;
         Ok(self.parts.shard.subscribe(channels, cursor, settings.start)?)
     }
 }

@@ -55,6 +55,7 @@ impl Inner {
             route: exchange.route,
             backend: Rc::new(backend),
             shard: Rc::clone(&self.parts.shard),
+            bus: Arc::clone(&self.parts.bus),
             metrics: Rc::clone(&self.parts.metrics),
         };
         match Box::pin(bridge::open(opening)).await {

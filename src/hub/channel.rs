@@ -1,9 +1,11 @@
 //! A channel of this instance: its log, and which shards want to know when it moves.
 
 use crate::hub::log::Log;
+use crate::hub::policy::ChannelPolicy;
 use crate::model::channel::ChannelName;
 use crate::model::position::Position;
 use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 /// A channel: shared by the bus, which appends, and the shards, which copy what is new.
@@ -51,6 +53,16 @@ impl Channel {
     /// The position of the newest message ever; offset 0 if there was none.
     pub fn last(&self) -> Position {
         self.log.lock().last()
+    }
+
+    /// How many messages its log keeps.
+    pub fn messages(&self) -> usize {
+        self.log.lock().len()
+    }
+
+    /// What it keeps and how it treats slow sessions.
+    pub fn policy(&self) -> Arc<ChannelPolicy> {
+        Arc::clone(self.log.lock().policy())
     }
 
     /// Whether publishers run ahead of the shards by half of what the log keeps.

@@ -253,6 +253,14 @@ impl Log {
         }
     }
 
+    /// Moves the end on where the bus says that nothing stands between: a cursor from there is then no cursor of
+    /// another life. What is not after the end, in its epoch, changes nothing.
+    pub fn advance_to(&mut self, last: Position) {
+        if last.epoch == self.last.epoch && last.offset > self.last.offset {
+            self.last = last;
+        }
+    }
+
     /// Evicts what has grown too old.
     pub fn expire(&mut self, now_us: u64, pressure: Pressure) {
         self.evict(now_us, pressure);
@@ -406,6 +414,22 @@ mod tests {
         let epoch = Place { next: 36, at: at(36), gap: Some(GapReason::Epoch) };
         assert_eq!(log.place(Some(at(101)), Start::Now), epoch);
         assert_eq!(log.place(Some(Position { epoch: 6, offset: 98 }), Start::Now), epoch);
+    }
+
+    #[test]
+    fn an_advanced_log_knows_cursors_from_there() {
+        let mut log = log(64, 10_000);
+        log.start_at(at(10));
+        log.append(message("x"), at(12), 0, Pressure::None);
+        log.advance_to(at(20));
+        log.advance_to(at(19));
+        log.advance_to(Position { epoch: 8, offset: 30 });
+        assert_eq!(log.last(), at(20));
+        assert_eq!(log.place(Some(at(20)), Start::Now), Place { next: 1, at: at(20), gap: None });
+        assert_eq!(log.place(Some(at(15)), Start::Now), Place { next: 1, at: at(15), gap: None });
+        assert_eq!(log.place(Some(at(10)), Start::Now), Place { next: 0, at: at(10), gap: None });
+        assert_eq!(log.place(Some(at(9)), Start::Now).gap, Some(GapReason::Evicted));
+        assert_eq!(log.place(Some(at(21)), Start::Now).gap, Some(GapReason::Epoch));
     }
 
     proptest! {

@@ -60,11 +60,13 @@ pub enum CloseReason {
     RouteRemoved,
     /// What let its client in is no longer valid.
     CredentialEnded,
+    /// The client sent more than it may, and went on.
+    Rate,
 }
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Done,
         Self::ClientGone,
         Self::Drain,
@@ -81,6 +83,7 @@ impl CloseReason {
         Self::Operator,
         Self::RouteRemoved,
         Self::CredentialEnded,
+        Self::Rate,
     ];
 
     /// The word in metrics and logs.
@@ -102,12 +105,21 @@ impl CloseReason {
             Self::Operator => "operator",
             Self::RouteRemoved => "route_removed",
             Self::CredentialEnded => "credential_ended",
+            Self::Rate => "rate",
         }
     }
 
     /// Whether the client should come back: its session ends here for no fault of its own, and goes on elsewhere.
     pub fn is_moved(self) -> bool {
         matches!(self, Self::Drain | Self::Operator)
+    }
+
+    /// Whether its client may have the session again: it was lost, or ended for no fault that would come again at once.
+    pub fn may_come_back(self) -> bool {
+        matches!(
+            self,
+            Self::ClientGone | Self::Drain | Self::Operator | Self::Gap | Self::Slow | Self::Idle | Self::Upstream
+        )
     }
 
     /// The WebSocket close code (RFC 6455 §7.4; 4000–4999 are pushbridge's own).
@@ -126,6 +138,7 @@ impl CloseReason {
             Self::RouteRemoved => 4404,
             Self::Idle => 4408,
             Self::Slow => 4413,
+            Self::Rate => 4429,
         }
     }
 }

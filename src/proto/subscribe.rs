@@ -29,6 +29,12 @@ pub fn last_event_id<'a>(fields: &'a HeaderMap, query: Option<&'a str>, transpor
     Some(Cow::Borrowed(&opaque[..end])).filter(|opaque| !opaque.is_empty())
 }
 
+/// A session's token as it came: `?session=`. An empty one is none.
+pub fn session(query: Option<&str>) -> Option<Cow<'_, [u8]>> {
+    let given = query.and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("session=")));
+    given.filter(|token| !token.is_empty()).map(|token| percent_decode_str(token).into())
+}
+
 /// How long the client wants to wait, in milliseconds: `Prefer: wait=<seconds>` (RFC 7240 §4.3).
 pub fn wait_ms(fields: &HeaderMap) -> Option<u64> {
     let preferences = fields.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
@@ -66,6 +72,20 @@ mod tests {
         check(&[(IF_NONE_MATCH, "W/\"c\", \"d\"")], None, LongPoll, Some("c"));
         check(&[(IF_NONE_MATCH, "*")], None, LongPoll, Some("*"));
         check(&[(IF_NONE_MATCH, "\"\"")], None, LongPoll, None);
+    }
+
+    #[test]
+    fn a_session_is_named_in_the_query() {
+        for (query, expected) in [
+            (Some("session=a-b_"), Some("a-b_")),
+            (Some("x=1&session=a%2Db&session=c"), Some("a-b")),
+            (Some("session="), None),
+            (Some("session"), None),
+            (Some("sessions=a"), None),
+            (None, None),
+        ] {
+            assert_eq!(session(query).as_deref(), expected.map(str::as_bytes), "{query:?}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(super) async fn answer(
     auth::authorize(&settings.auth, &head.headers)?;
     let form = Form::of(&head.headers)?;
     let if_match = condition::read(&head.headers)?;
+    send::ready(room)?;
     if form == Form::Ndjson {
         return match if_match {
             None => Ok(ndjson::answer(room, settings.body_bytes_max, body)),

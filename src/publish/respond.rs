@@ -16,7 +16,9 @@ use crate::server::body::Body;
 use crate::server::request_id::RequestId;
 use crate::server::{Response, problem};
 use crate::telemetry::metrics::{Refusal, WorkerMetrics};
-use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{Method, StatusCode};
 use std::fmt::Write;
 use std::time::Duration;
@@ -90,6 +92,15 @@ pub(super) enum PublishError {
     /// An `If-Match` that can't be used.
     #[error(transparent)]
     Condition(#[from] ConditionError),
+    /// A path that names no channel.
+    #[error("no channel has this name: {0}; percent-encode it as one segment")]
+    Channel(String),
+    /// A `limit` out of range.
+    #[error("limit has to be a number of 1 to {0}")]
+    Limit(usize),
+    /// The bus can't tell of a channel.
+    #[error("{0}; ask again soon")]
+    Undescribed(BusError),
     /// The channel has moved.
     #[error("the channel has moved; \"position\" is where it is now: look at what is new, then try again with it")]
     Moved(Option<Position>),
@@ -115,9 +126,14 @@ impl PublishError {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::BodyStalled(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyBroken(_) | Self::Event(_) | Self::Fill { .. } | Self::Condition(_) => StatusCode::BAD_REQUEST,
+            Self::BodyBroken(_)
+            | Self::Event(_)
+            | Self::Fill { .. }
+            | Self::Condition(_)
+            | Self::Channel(_)
+            | Self::Limit(_) => StatusCode::BAD_REQUEST,
             Self::Moved(_) => StatusCode::PRECONDITION_FAILED,
-            Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable { .. } | Self::Undescribed(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -128,7 +144,8 @@ impl PublishError {
             Self::Unauthorized(_) => Refusal::Auth,
             Self::Verify(_) => Refusal::WebhookSignature,
             Self::BodyTooLarge(_) | Self::LineTooLarge(_) | Self::MessageTooLarge { .. } => Refusal::TooLarge,
-            Self::Moved(_) | Self::Unavailable { .. } => return,
+            Self::Moved(_) | Self::Unavailable { .. } | Self::Undescribed(_) => return,
+            Self::Channel(_) | Self::Limit(_) => Refusal::BadRequest,
             _ => Refusal::BadPublish,
         });
     }
@@ -178,7 +195,9 @@ impl PublishError {
             }
             // A 401 must name a scheme (RFC 9110 §15.5.2), and webhooks' signatures have no registered one.
             Self::Verify(_) => (WWW_AUTHENTICATE, HeaderValue::from_static("Webhook-Signature")),
-            Self::Unavailable { .. } => (RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECS)),
+            Self::Unavailable { .. } | Self::Undescribed(_) => {
+                (RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECS))
+            }
             _ => return None,
         })
     }
@@ -192,6 +211,14 @@ pub(super) fn accepted(outcomes: &[Outcome]) -> Response {
     json.push('}');
     let mut response = Response::new(Body::full(json));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// An answer in JSON, as of now.
+pub(super) fn json(value: &serde_json::Value) -> Response {
+    let mut response = Response::new(Body::full(value.to_string()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 

@@ -20,6 +20,14 @@ pub(super) struct Outcome {
     pub(super) published: Published,
 }
 
+/// Refuses before a body is read, let alone kept, while the bus is down.
+pub(super) fn ready(room: &Room) -> Result<(), PublishError> {
+    room.bus.health().map_err(|cause| {
+        room.metrics.published(PublishResult::Unavailable, 0);
+        PublishError::Unavailable { cause, accepted: Vec::new() }
+    })
+}
+
 /// Publishes all events of a request, or none if one does not fit its channel or the condition does not apply.
 ///
 /// Dropped in the middle, it has published the first of them.

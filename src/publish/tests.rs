@@ -90,6 +90,17 @@ async fn a_bus_that_fails_in_the_middle_tells_what_was_published() {
 }
 
 #[tokio::test]
+async fn a_bus_that_is_down_refuses_before_the_body_is_read() {
+    let world = World::new();
+    world.bus.go_down();
+    // A body that is no event would be refused otherwise.
+    let (status, headers, problem) = post(&world, &[JSON], "{").await;
+    assert_eq!((status.as_u16(), &headers[RETRY_AFTER]), (503, &http::HeaderValue::from_static("1")));
+    assert!(problem["detail"].as_str().expect("a detail").starts_with("the bus is down: fake"), "{problem}");
+    assert!(world.bus.published().is_empty());
+}
+
+#[tokio::test]
 async fn a_condition_publishes_only_if_the_channel_has_not_moved() {
     let world = World::new();
     let event = r#"{"channel":"a","data":1}"#;

@@ -23,6 +23,8 @@ pub struct PushSettings {
     pub client_publish: Vec<ChannelPattern>,
     /// Channels of one session.
     pub subscriptions_max: usize,
+    /// Messages of a WebSocket client, in a second on average.
+    pub messages_per_second_max: u32,
 }
 
 /// The checked `websocket` section of a route, as far as its sessions go.

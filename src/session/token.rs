@@ -1,24 +1,19 @@
-//! A session's token: unguessable text.
+//! Fresh session tokens, from the system's random source.
 
+use crate::model::session_token::SessionToken;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// A fresh token: 128 random bits as 22 URL-safe characters.
-pub fn new() -> Box<str> {
-    let mut bytes = [0; 16];
-    if SystemRandom::new().fill(&mut bytes).is_err() {
-        // Without a random source a token would be guessable: better one that nothing accepts.
-        return Box::default();
-    }
-    URL_SAFE_NO_PAD.encode(bytes).into()
+/// A token that nobody can guess; `None` if the system gives no random bits: then the session can't be resumed.
+pub fn new() -> Option<SessionToken> {
+    let mut bits = [0; 16];
+    SystemRandom::new().fill(&mut bits).ok()?;
+    Some(SessionToken::from_random(bits))
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn tokens_are_long_and_differ() {
-        let (first, second) = (super::new(), super::new());
-        assert!(first.len() == 22 && first != second);
+    fn tokens_differ() {
+        assert!(super::new().is_some() && super::new() != super::new());
     }
 }

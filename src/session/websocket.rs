@@ -24,10 +24,13 @@ mod tests;
 use crate::bus::Bus;
 use crate::hub::policy::ChannelPolicies;
 use crate::hub::shard::{Shard, Subscription};
+use crate::model::channel::ChannelName;
+use crate::model::session_token::SessionToken;
 use crate::server::{Held, Link};
+use crate::session::keep::Keeper;
 use crate::session::settings::PushSettings;
 use crate::telemetry::metrics::WorkerMetrics;
-use driver::Driver;
+use driver::{Around, Driver};
 use futures_util::future::LocalBoxFuture;
 use machine::Machine;
 use seam::{Feed, Live};
@@ -51,8 +54,12 @@ pub struct Setup {
     pub bus: Arc<dyn Bus>,
     /// The worker's.
     pub metrics: Rc<WorkerMetrics>,
-    /// The session's token: unguessable text.
-    pub session: Box<str>,
+    /// The route's own channels.
+    pub own: Vec<ChannelName>,
+    /// The session's token; without one it can't be resumed.
+    pub token: Option<SessionToken>,
+    /// Keeps the session for its token.
+    pub keeper: Option<Keeper>,
 }
 
 /// A session that has not started yet.
@@ -70,9 +77,10 @@ impl PushSession {
 
 impl Held for PushSession {
     fn run(self: Box<Self>, link: Link) -> LocalBoxFuture<'static, ()> {
-        let Setup { subscription, shard, settings, policies, bus, metrics, session } = self.setup;
+        let Setup { subscription, shard, settings, policies, bus, metrics, own, token, keeper } = self.setup;
         let live = Live { shard, subscription };
-        let machine = Machine::new(self.subprotocol, settings, policies, &session, live.now_ms());
-        Box::pin(Driver::start(link, live, machine, bus, metrics, &session))
+        let session = token.as_ref().map_or("", SessionToken::as_str);
+        let machine = Machine::new(self.subprotocol, settings, policies, session, live.now_ms());
+        Box::pin(Driver::start(link, live, machine, Around { bus, keeper, metrics }, session, &own))
     }
 }

@@ -17,6 +17,7 @@ pub mod run;
 pub mod seams;
 pub mod subscriptions;
 
+use crate::bus::Bus;
 use crate::hub::shard::Shard;
 use crate::proto::problem::Problem;
 use crate::proto::websocket_over_http::bridge::{Action, AnswerError};
@@ -32,6 +33,7 @@ use seams::{Feed, HubFeed};
 use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 use subscriptions::Subscriptions;
 
 pub use backend::{Backend, BackendError};
@@ -52,6 +54,8 @@ pub struct Opening<'a> {
     pub backend: Rc<dyn Backend>,
     /// Where channels are read.
     pub shard: Rc<Shard>,
+    /// What follows them.
+    pub bus: Arc<dyn Bus>,
     /// What is counted.
     pub metrics: Rc<WorkerMetrics>,
 }
@@ -147,7 +151,7 @@ impl Held for Session {
 /// # Errors
 /// What to answer the client instead.
 pub async fn open(opening: Opening<'_>) -> Result<Opened, Refused> {
-    let feed = HubFeed::new(Rc::clone(&opening.shard), opening.route)?;
+    let feed = HubFeed::new(Rc::clone(&opening.shard), Arc::clone(&opening.bus), opening.route)?;
     let (head, start) =
         open_with(opening.fields, opening.head, opening.settings, opening.backend, opening.metrics, feed).await?;
     Ok(Opened { head, session: Session(start) })
@@ -180,19 +184,20 @@ async fn open_with<F: Feed>(
         head.headers_mut().append(name.clone(), value.clone());
     }
     let mut subscriptions = Subscriptions::new(feed, settings.subscriptions_max);
-    let early = subscribe_early(&mut exchange, &mut subscriptions);
+    let early = subscribe_early(&mut exchange, &mut subscriptions).await;
     Ok((head, Start { exchange, subscriptions, early, settings, metrics, leave_ms: run::LEAVE_MS }))
 }
 
 /// Joins the channels that the answer to OPEN names, before the client is told: what is published from here on reaches
 /// it. Gives back what else the answer has.
-fn subscribe_early<F: Feed>(exchange: &mut Exchange, subscriptions: &mut Subscriptions<F>) -> VecDeque<Action> {
+async fn subscribe_early<F: Feed>(exchange: &mut Exchange, subscriptions: &mut Subscriptions<F>) -> VecDeque<Action> {
     let mut early = VecDeque::new();
     while let Some(action) = exchange.next_action() {
         match action {
             // One that is refused is tried again, counted and logged when the session runs.
             Action::Subscribe(subscribe) => {
-                if subscriptions.subscribe(subscribe.clone()).is_err() {
+                let attached = subscriptions.feed.attach(&subscribe.channel).await;
+                if attached.is_err() || subscriptions.subscribe(subscribe.clone()).is_err() {
                     early.push_back(Action::Subscribe(subscribe));
                 }
             }

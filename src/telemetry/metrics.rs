@@ -5,6 +5,7 @@
 //! from outside are those of listeners, routes and upstreams, which the configuration bounds, and so does this room.
 //! It does not know who asks: [`Metrics::render`] is a text, whoever serves it. `docs/metrics.md` lists each metric.
 
+mod bus;
 mod config;
 mod histogram;
 mod labels;
@@ -12,8 +13,9 @@ mod page;
 mod totals;
 mod worker;
 
+pub use bus::BusMetrics;
 pub use config::RunningConfig;
-pub use labels::{PublishResult, Refusal, ReloadResult, UpstreamResult};
+pub use labels::{ComebackResult, KeepResult, PublishResult, Refusal, ReloadResult, UpstreamResult};
 pub use worker::{ConnectionGuard, WorkerMetrics};
 
 use crate::model::drain::Phase;
@@ -32,6 +34,7 @@ pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// All metrics of one process, in a registry of their own.
 pub struct Metrics {
     totals: Totals,
+    bus: Arc<BusMetrics>,
     /// What others measure: the process itself.
     registry: Registry,
 }
@@ -56,12 +59,17 @@ impl Metrics {
     pub fn new() -> Arc<Self> {
         let registry = Registry::new();
         register_process(&registry);
-        Arc::new(Self { totals: Totals::default(), registry })
+        Arc::new(Self { totals: Totals::default(), bus: Arc::default(), registry })
     }
 
     /// Handles for one worker.
     pub fn worker(self: &Arc<Self>) -> Rc<WorkerMetrics> {
         Rc::new(WorkerMetrics::new(Arc::clone(self)))
+    }
+
+    /// What the shared bus counts.
+    pub fn bus(&self) -> &Arc<BusMetrics> {
+        &self.bus
     }
 
     /// Says how large the hub is; called about once a second.
@@ -118,6 +126,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut page = Page::default();
         self.totals.write(&mut page);
+        self.bus.write(&mut page);
         let mut families = page.into_families();
         families.extend(self.registry.gather());
         let mut text = String::new();

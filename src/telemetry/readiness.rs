@@ -137,6 +137,9 @@ impl Drop for Latch {
         if let Some(at) = latches.iter().position(|what| *what == self.what) {
             latches.remove(at);
         }
+        if latches.is_empty() {
+            tracing::info!("ready");
+        }
     }
 }
 

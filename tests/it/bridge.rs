@@ -46,12 +46,18 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
+        Self::on("").await
+    }
+
+    /// With more in its configuration, such as a bus.
+    async fn on(more: &str) -> Self {
         let backend = BridgeBackend::start().await;
         let folder = tempfile::TempDir::new().expect("a folder");
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         std::fs::write(folder.path().join("tls.crt"), made.cert.pem()).expect("written");
         std::fs::write(folder.path().join("tls.key"), made.signing_key.serialize_pem()).expect("written");
-        let proxy = Proxy::start_in(folder, &YAML.replace("{backend}", &backend.address.to_string()));
+        let proxy =
+            Proxy::start_in(folder, &format!("{}{more}", YAML.replace("{backend}", &backend.address.to_string())));
         Self { proxy, backend }
     }
 

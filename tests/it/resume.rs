@@ -6,6 +6,7 @@ mod random;
 
 use crate::support::client::{Http, publish};
 use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
 use client::{Client, Way};
 use random::Random;
 use serde_json::{Value, json};
@@ -38,48 +39,78 @@ const AMPLE: Plan = Plan { room: "ample", bursts: 30, burst_max: 8 };
 /// A burst is more than a channel keeps.
 const TINY: Plan = Plan { room: "tiny", bursts: 20, burst_max: 120 };
 
+/// The instances that clients and publisher choose from, at each visit and publish anew.
+#[derive(Clone)]
+struct Fleet {
+    http: Vec<SocketAddr>,
+    publish: Vec<SocketAddr>,
+}
+
+impl Fleet {
+    fn of(instances: &[Proxy]) -> Self {
+        let all = |listener| instances.iter().map(|instance| instance.address(listener)).collect();
+        Self { http: all("http"), publish: all("publish") }
+    }
+}
+
+fn any(of: &[SocketAddr], random: &mut Random) -> SocketAddr {
+    of[random.below(of.len() as u64) as usize]
+}
+
 #[tokio::test]
 async fn clients_that_come_and_go_see_everything_once_and_in_order() {
-    let gaps = run(AMPLE).await;
+    let proxy = [Proxy::start(YAML)];
+    let gaps = run(AMPLE, &Fleet::of(&proxy)).await;
     assert_eq!(gaps, 0, "nothing was evicted, so nothing may be missing");
 }
 
 #[tokio::test]
 async fn what_a_tiny_history_has_lost_is_announced() {
-    let gaps = run(TINY).await;
+    let proxy = [Proxy::start(YAML)];
+    let gaps = run(TINY, &Fleet::of(&proxy)).await;
     assert!(gaps > 0, "a variant without a gap proves nothing");
 }
 
+#[tokio::test]
+async fn clients_that_move_between_instances_see_everything_once_and_in_order() {
+    let redis = Redis::start();
+    let yaml = format!("{YAML}bus: {{ redis: {{ url: \"redis://127.0.0.1:{}\" }} }}\n", redis.port());
+    let instances = [Proxy::start(&yaml), Proxy::start(&yaml), Proxy::start(&yaml)];
+    let gaps = run(AMPLE, &Fleet::of(&instances)).await;
+    assert_eq!(gaps, 0, "nothing was evicted, so nothing may be missing");
+}
+
 /// Plays all seeds of a plan; how many gaps were announced.
-async fn run(plan: Plan) -> usize {
-    let proxy = Proxy::start(YAML);
-    let (http, publish_at) = (proxy.address("http"), proxy.address("publish"));
+async fn run(plan: Plan, fleet: &Fleet) -> usize {
     let first = std::env::var("RESUME_SEED").ok().map(|seed| seed.parse::<u64>().expect("a number"));
     let seeds = first.map_or(1..=SEEDS, |seed| seed..=seed);
     let mut gaps = 0;
     for seed in seeds {
-        let played = tokio::spawn(play(plan, seed, http, publish_at)).await;
+        let played = tokio::spawn(play(plan, seed, fleet.clone())).await;
         gaps += played.unwrap_or_else(|error| panic!("{} with RESUME_SEED={seed}: {error}", plan.room));
     }
     gaps
 }
 
-async fn play(plan: Plan, seed: u64, http: SocketAddr, publish_at: SocketAddr) -> usize {
+async fn play(plan: Plan, seed: u64, fleet: Fleet) -> usize {
     let mut random = Random::new(seed);
     let room = format!("{}{seed}", plan.room);
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
-        let mut client = Client::new(&room, http, random.fork());
+        let mut client = Client::new(&room, any(&fleet.http, &mut random), random.fork());
         // The first visit fixes where the client starts: from there on nothing may be missing.
         client.visit(0).await;
         clients.push(client);
     }
     let (published, progress) = watch::channel(None);
-    let visits = clients.into_iter().map(|client| tokio::spawn(come_and_go(client, progress.clone())));
+    let visits = clients.into_iter().map(|client| {
+        let moves = Moves { fleet: fleet.http.clone(), room: room.clone(), random: random.fork() };
+        tokio::spawn(come_and_go(client, moves, progress.clone()))
+    });
     let visits: Vec<_> = visits.collect();
     let mut counts = [0; 3];
     for _ in 0..plan.bursts {
-        burst(&mut random, plan, &room, &mut counts, publish_at).await;
+        burst(&mut random, plan, &room, &mut counts, &fleet.publish).await;
         // A pause now and then, so that bursts meet clients in every state.
         if random.below(3) == 0 {
             tokio::time::sleep(Duration::from_millis(random.below(8))).await;
@@ -99,7 +130,7 @@ fn event(channel: &str, n: u64, padding: usize) -> Value {
 }
 
 /// Publishes up to `burst_max` numbered messages, as single events or an array, to one channel or all.
-async fn burst(random: &mut Random, plan: Plan, room: &str, counts: &mut [u64; 3], publish_at: SocketAddr) {
+async fn burst(random: &mut Random, plan: Plan, room: &str, counts: &mut [u64; 3], publish_at: &[SocketAddr]) {
     let amount = 1 + random.below(plan.burst_max);
     let mut events = Vec::new();
     for _ in 0..amount {
@@ -113,13 +144,20 @@ async fn burst(random: &mut Random, plan: Plan, room: &str, counts: &mut [u64; 3
     let single = amount < 4 && random.below(2) == 0;
     let requests = if single { events } else { vec![json!(events)] };
     for request in requests {
-        let answer = publish(publish_at, &request.to_string()).await;
+        let answer = publish(any(publish_at, random), &request.to_string()).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
 }
 
+/// Where a client goes next.
+struct Moves {
+    fleet: Vec<SocketAddr>,
+    room: String,
+    random: Random,
+}
+
 /// Visits until everything was seen; how many gaps were announced.
-async fn come_and_go(mut client: Client, published: watch::Receiver<Option<[u64; 3]>>) -> usize {
+async fn come_and_go(mut client: Client, mut moves: Moves, published: watch::Receiver<Option<[u64; 3]>>) -> usize {
     let until = Instant::now() + Duration::from_secs(30);
     loop {
         let done = *published.borrow();
@@ -127,6 +165,7 @@ async fn come_and_go(mut client: Client, published: watch::Receiver<Option<[u64;
             return client.gaps();
         }
         assert!(Instant::now() < until, "{client:?} never saw all of {done:?}");
+        client.move_to(any(&moves.fleet, &mut moves.random), &moves.room);
         client.visit(u64::MAX).await;
     }
 }

@@ -1,13 +1,15 @@
 //! A rolling deploy: two instances behind a balancer are replaced one after the other, and two hundred clients that
 //! come back by themselves get every message once, in order.
 //!
-//! Each instance has channels of its own (`bus: memory`), so the publisher posts to all of them with the same ids. A
+//! With `bus: memory` each instance has channels of its own, so the publisher posts to all of them with the same ids. A
 //! cursor of one is of another epoch to the other: the client is told of a gap and gets the history again. What it has
-//! already it knows by the publisher's number in the data.
+//! already it knows by the publisher's number in the data. With a shared bus the publisher posts once, to any, and
+//! nothing comes again.
 
 use crate::support::client::{Http, post, send};
 use crate::support::held::{Body, EventStream, Failed, Said, Shared, Socket};
 use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
 use futures_util::future::join_all;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -31,9 +33,20 @@ const POLLERS: usize = 60;
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 const BACKOFF: Duration = Duration::from_millis(20);
 
+/// How instances share what is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Bus {
+    /// Not at all.
+    #[default]
+    Memory,
+    /// Through the Redis on this port.
+    Redis(u16),
+}
+
 /// What the whole cast shares.
 #[derive(Default)]
 struct Stage {
+    bus: Bus,
     /// Where the balancer sends new connections.
     pool: RefCell<Vec<SocketAddr>>,
     turn: Cell<usize>,
@@ -43,6 +56,8 @@ struct Stage {
     /// The last number, once it is known.
     last: Cell<Option<u64>>,
     listening: Cell<usize>,
+    /// Streams and sockets that were ever opened.
+    sessions: Cell<usize>,
 }
 
 /// One client: what it got, and what it would come back with.
@@ -70,11 +85,20 @@ impl Client {
 
 #[tokio::test]
 async fn two_instances_are_replaced_and_no_client_misses_anything() {
-    LocalSet::new().run_until(Box::pin(deploy())).await;
+    let (again, gaps) = LocalSet::new().run_until(Box::pin(deploy(Bus::Memory))).await;
+    assert!(gaps > 0 && again > 0, "{gaps} gaps, {again} again: has anybody moved?");
 }
 
-async fn deploy() {
-    let stage = Rc::new(Stage::default());
+#[tokio::test]
+async fn on_a_shared_bus_two_instances_are_replaced_and_nothing_is_lost_or_doubled() {
+    let redis = Redis::start();
+    let counts = LocalSet::new().run_until(Box::pin(deploy(Bus::Redis(redis.port())))).await;
+    assert_eq!(counts, (0, 0), "what came again, and gaps");
+}
+
+/// Plays it; how often something came again, and how many gaps there were.
+async fn deploy(bus: Bus) -> (usize, usize) {
+    let stage = Rc::new(Stage { bus, ..Stage::default() });
     let balancer = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let at = balancer.local_addr().expect("an address");
     spawn_local(balance(balancer, Rc::clone(&stage)));
@@ -111,16 +135,23 @@ async fn deploy() {
         again += client.again;
         gaps += client.gaps;
     }
-    assert!(gaps > 0 && again > 0, "{gaps} gaps, {again} again: has anybody moved?");
     for instance in old {
         let ended = spawn_blocking(move || instance.terminate()).await.expect("waited");
         assert_eq!(ended.code(), Some(0));
     }
+    // Both instances were replaced: whoever holds a session has moved.
+    let opened = stage.sessions.get();
+    assert!(opened >= 2 * (STREAMS + SOCKETS), "{opened} sessions: has everybody moved?");
+    (again, gaps)
 }
 
 /// Starts an instance: it is published to at once, and then gets clients.
 async fn join(stage: &Stage) -> Proxy {
-    let proxy = spawn_blocking(|| Proxy::start(YAML)).await.expect("started");
+    let bus = match stage.bus {
+        Bus::Memory => "bus: { memory: {} }\n".to_owned(),
+        Bus::Redis(port) => format!("bus: {{ redis: {{ url: \"redis://127.0.0.1:{port}\" }} }}\n"),
+    };
+    let proxy = spawn_blocking(move || Proxy::start(&format!("{YAML}{bus}"))).await.expect("started");
     stage.publish.borrow_mut().push(proxy.address("publish"));
     // What is on its way to the others only is over before clients come: from here on it has all.
     let now = stage.published.get();
@@ -156,19 +187,18 @@ async fn balance(listener: TcpListener, stage: Rc<Stage>) {
     }
 }
 
-/// Numbers from 1 on to every instance, each with the same id everywhere, up to the last.
+/// Numbers from 1 on, up to the last: with a shared bus to one instance after the other, each number once; else to every
+/// instance, with the same id everywhere.
 async fn keep_publishing(stage: Rc<Stage>) {
     for number in 1.. {
         let event = format!(r#"{{"channel":"c","id":"{number}","data":{number}}}"#);
-        let instances = stage.publish.borrow().clone();
+        let mut instances = stage.publish.borrow().clone();
+        let turn = number as usize % instances.len();
+        instances.rotate_left(turn);
         for to in instances {
-            // An instance that has gone takes no more; nobody is on it.
-            let Ok(tcp) = TcpStream::connect(to).await else { continue };
-            drop(tcp);
-            let request = post(to, "/v1/events", &[("content-type", "application/json")], event.clone());
-            let sent = spawn_local(async move { send(Http::H1, to, request).await.status });
-            if let Ok(status) = sent.await {
-                assert_eq!(status, 200);
+            let taken = is_taken(to, event.clone()).await;
+            if taken && stage.bus != Bus::Memory {
+                break;
             }
         }
         stage.published.set(number);
@@ -179,11 +209,23 @@ async fn keep_publishing(stage: Rc<Stage>) {
     }
 }
 
+/// Whether the instance has answered that it took the event. One that has gone takes none; nobody is on it.
+async fn is_taken(to: SocketAddr, event: String) -> bool {
+    let Ok(tcp) = TcpStream::connect(to).await else { return false };
+    drop(tcp);
+    let request = post(to, "/v1/events", &[("content-type", "application/json")], event);
+    let sent = spawn_local(async move { send(Http::H1, to, request).await.status });
+    let Ok(status) = sent.await else { return false };
+    assert_eq!(status, 200);
+    true
+}
+
 async fn follow_stream(http: Http, at: SocketAddr, stage: Rc<Stage>) -> Client {
     let mut client = Client::default();
     let mut known = false;
     loop {
         if let Ok(mut events) = open_stream(http, at, &client.cursor).await {
+            stage.sessions.set(stage.sessions.get() + 1);
             if !std::mem::replace(&mut known, true) {
                 stage.listening.set(stage.listening.get() + 1);
             }
@@ -233,6 +275,7 @@ async fn follow_socket(http: Http, at: SocketAddr, stage: Rc<Stage>) -> Client {
             _ => Socket::connect(at, &path, "pushbridge.v1.json").await,
         };
         if let Ok(mut socket) = opened {
+            stage.sessions.set(stage.sessions.get() + 1);
             if !std::mem::replace(&mut known, true) {
                 stage.listening.set(stage.listening.get() + 1);
             }

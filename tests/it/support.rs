@@ -12,8 +12,13 @@ pub mod frames;
 pub mod held;
 pub mod metrics;
 pub mod named_backend;
+#[allow(dead_code, reason = "the tests of the bus itself use the rest")]
+pub mod nats_server;
 pub mod program;
 pub mod proxy;
+#[allow(dead_code, reason = "the tests of the bus itself use the rest")]
+pub mod redis;
+pub mod relay;
 pub mod socket;
 pub mod tls;
 pub mod websocket;

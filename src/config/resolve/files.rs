@@ -57,7 +57,7 @@ impl Resolver<'_> {
     }
 
     /// A whole file.
-    fn contents(&mut self, given: &Given<String>) -> Option<Vec<u8>> {
+    pub(super) fn contents(&mut self, given: &Given<String>) -> Option<Vec<u8>> {
         let path = self.path(&given.value);
         let wrong = match self.sources.read(&path, FILE_BYTES_MAX) {
             Ok(bytes) => return Some(bytes),
@@ -140,17 +140,25 @@ impl Resolver<'_> {
         self.warnings.add(&cert.spot, format!("{} {text}", quote(&cert.value)));
     }
 
-    /// Certificates that can be trust anchors.
-    pub(super) fn client_ca(&mut self, given: &Given<String>) -> Option<ClientCa> {
+    /// A file's certificates, which can be trust anchors.
+    pub(super) fn trust_anchors(&mut self, given: &Given<String>) -> Option<Vec<CertificateDer<'static>>> {
         let certificates = self.certificates(given)?;
-        let digest = Digest::of(certificates.iter().map(|certificate| certificate.as_ref()));
         let mut roots = RootCertStore::empty();
-        for certificate in certificates {
-            if let Err(error) = roots.add(certificate) {
+        for certificate in &certificates {
+            if let Err(error) = roots.add(certificate.clone()) {
                 self.problems.add(&given.spot, format!("{} can't be used: {error}", quote(&given.value)));
                 return None;
             }
         }
+        Some(certificates)
+    }
+
+    /// The roots that sign the certificates of clients.
+    pub(super) fn client_ca(&mut self, given: &Given<String>) -> Option<ClientCa> {
+        let certificates = self.trust_anchors(given)?;
+        let digest = Digest::of(certificates.iter().map(|certificate| certificate.as_ref()));
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(certificates);
         Some(ClientCa { file: self.path(&given.value), digest, roots: Arc::new(roots) })
     }
 }

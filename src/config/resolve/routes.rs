@@ -1,10 +1,10 @@
 //! The `routes` section.
 
 use super::Resolver;
-use crate::config::defaults;
 use crate::config::file::{self, File, Match as MatchShape, Push, WebSocket};
 use crate::config::problem::Spot;
 use crate::config::read::{Field, Given, WordOr, quote};
+use crate::config::{HubLimits, defaults};
 use crate::gateway::settings::{
     Action, AllowedOrigins, Cors, Credentials, Pings, ProxyRoute, PushRoute, WebSocketRoute,
 };
@@ -36,7 +36,7 @@ impl Resolver<'_> {
         file: &File,
         top: &Spot,
         upstreams: &Upstreams,
-        subscriptions_max: usize,
+        limits: HubLimits,
     ) -> RouteTable<Action> {
         let remedy = "list at least one, with a name, match, and one of push, websocket, proxy";
         let Some(given) = self.required(&file.routes, top, "routes", remedy) else {
@@ -56,7 +56,7 @@ impl Resolver<'_> {
             let matcher = self.required(&route.value.r#match, &route.spot, "match", "write such as { path: /** }");
             let matcher = matcher.and_then(|given| Some((self.matcher(&given.value)?, given)));
             let path = matcher.as_ref().map(|(matcher, _)| &matcher.path);
-            let action = self.action(route, path, upstreams, subscriptions_max);
+            let action = self.action(route, path, upstreams, limits);
             let (Some(name), Some((matcher, given)), Some(action)) = (name, matcher, action) else { continue };
             self.warn_of_preflights(&route.value);
             if let Some(earlier) = routes.iter().find(|earlier| earlier.matcher.covers(&matcher)) {
@@ -158,13 +158,14 @@ impl Resolver<'_> {
         route: &Given<file::Route>,
         path: Option<&PathPattern>,
         upstreams: &Upstreams,
-        subscriptions_max: usize,
+        limits: HubLimits,
     ) -> Option<Action> {
         let file::Route { push, websocket, proxy, .. } = &route.value;
         let keys = [("push", !push.is_absent()), ("websocket", !websocket.is_absent()), ("proxy", !proxy.is_absent())];
         let one = self.exactly_one(&route.spot, &keys);
         // Each is checked also where there are several, so that every problem is told at once.
-        let push = push.given().and_then(|given| self.push(given, path, subscriptions_max)).map(Action::Push);
+        let push = push.given().and_then(|given| self.push(given, path, limits)).map(Action::Push);
+        let subscriptions_max = limits.subscriptions_per_session_max;
         let websocket = websocket.given().and_then(|given| self.websocket(given, upstreams, subscriptions_max));
         let proxy = proxy.given().and_then(|given| {
             let upstream = self.upstream_of(&given.value.upstream, &given.spot, upstreams)?;
@@ -183,14 +184,9 @@ impl Resolver<'_> {
         found.map(|(_, upstream)| Arc::clone(upstream))
     }
 
-    fn push(
-        &mut self,
-        push: &Given<Push>,
-        path: Option<&PathPattern>,
-        subscriptions_max: usize,
-    ) -> Option<Arc<PushRoute>> {
+    fn push(&mut self, push: &Given<Push>, path: Option<&PathPattern>, limits: HubLimits) -> Option<Arc<PushRoute>> {
         let shape = &push.value;
-        let channels = self.push_channels(push, path, subscriptions_max);
+        let channels = self.push_channels(push, path, limits.subscriptions_per_session_max);
         let transports = self.transports(shape);
         let start = match shape.start.value() {
             Some(WordOr::Keys(last)) => {
@@ -207,7 +203,8 @@ impl Resolver<'_> {
             start,
             client_subscribe: self.patterns(&shape.client_subscribe),
             client_publish: self.patterns(&shape.client_publish),
-            subscriptions_max,
+            subscriptions_max: limits.subscriptions_per_session_max,
+            messages_per_second_max: limits.client_messages_per_second_max,
         };
         Some(Arc::new(PushRoute {
             channels,

@@ -83,6 +83,11 @@ impl Subscription {
         self.resumed.map(|resumed| resumed == Resumed::InFull)
     }
 
+    /// Says that the client came with more than its cursor, and that this could not be honoured.
+    pub fn was_lost(&mut self) {
+        self.resumed = Some(Resumed::WithGap);
+    }
+
     /// Says whose session it is, so that it can be closed with others of its kind or route.
     pub fn label(&mut self, kind: SessionKind, route: &str) {
         let state = &mut *self.shard.state.borrow_mut();

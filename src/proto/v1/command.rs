@@ -100,6 +100,18 @@ impl Command {
     }
 }
 
+impl Command {
+    /// The client's own mark on it.
+    pub fn into_reference(self) -> Option<Reference> {
+        match self {
+            Self::Subscribe { reference, .. }
+            | Self::Unsubscribe { reference, .. }
+            | Self::Publish { reference, .. }
+            | Self::Ping { reference } => reference,
+        }
+    }
+}
+
 impl Members<'_> {
     fn reference(&self) -> Result<Option<Reference>, String> {
         match self.reference.map(RawValue::get) {

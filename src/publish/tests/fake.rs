@@ -40,6 +40,7 @@ struct State {
     messages: Vec<(Message, Position)>,
     paced: Vec<String>,
     fail_after: Option<usize>,
+    down: bool,
 }
 
 impl FakeBus {
@@ -67,8 +68,31 @@ impl FakeBus {
     }
 }
 
+impl FakeBus {
+    /// Makes it say that it is down.
+    pub(super) fn go_down(&self) {
+        self.state.lock().down = true;
+    }
+}
+
 impl Bus for FakeBus {
-    fn attach<'a>(&'a self, _channels: &'a [ChannelName]) -> BoxFuture<'a, Result<crate::bus::Attached, BusError>> {
+    fn health(&self) -> Result<(), BusError> {
+        if self.state.lock().down { Err(BusError::Down("fake".into())) } else { Ok(()) }
+    }
+
+    fn set_window(&self, _: std::time::Duration) {}
+
+    fn shutdown(&self, _: std::time::Duration) {}
+
+    fn describe<'a>(&'a self, _: &'a ChannelName) -> BoxFuture<'a, Result<crate::bus::ChannelInfo, BusError>> {
+        Box::pin(std::future::ready(Ok(crate::bus::ChannelInfo::default())))
+    }
+
+    fn attach<'a>(
+        &'a self,
+        _channels: &'a [ChannelName],
+        _cursor: Option<&'a crate::model::cursor::Cursor>,
+    ) -> BoxFuture<'a, Result<crate::bus::Attached, BusError>> {
         Box::pin(std::future::ready(Ok(crate::bus::Attached::new(Vec::new()))))
     }
 

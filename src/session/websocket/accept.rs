@@ -11,6 +11,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 /// Whether the client's cursor was honoured in full; there if it gave one.
 const RESUMED: HeaderName = HeaderName::from_static("pushbridge-resumed");
 
+/// By what a client that is told nothing else gets its session back.
+const SESSION: HeaderName = HeaderName::from_static("pushbridge-session");
+
 /// A valid opening request, whose subprotocol is chosen.
 #[derive(Debug, Clone)]
 pub struct Opening {
@@ -46,6 +49,14 @@ impl Opening {
         let mut head = self.handshake.head();
         if let Some(resumed) = setup.subscription.resumed() {
             head.headers_mut().insert(RESUMED, HeaderValue::from_static(if resumed { "true" } else { "false" }));
+        }
+        // A v1 client is told by `welcome`, which no log on the way sees.
+        if let Some(token) = &setup.token
+            && self.subprotocol() != Subprotocol::V1
+            && let Ok(mut value) = HeaderValue::from_str(token.as_str())
+        {
+            value.set_sensitive(true);
+            head.headers_mut().insert(SESSION, value);
         }
         Hold { head, session: Box::new(PushSession::new(setup, self.subprotocol())) }
     }

@@ -1,14 +1,37 @@
 //! How a `pushbridge.v1.json` client's commands are carried out.
 
+use crate::bus::BusError;
 use crate::model::channel::ChannelName;
 use crate::model::message::Message;
 use crate::model::pattern::ChannelPattern;
 use crate::model::session::CloseReason;
 use crate::proto::v1::{Command, ErrorCode, Reference, Rejected, Reply};
+use crate::proto::websocket::Event;
 use crate::session::websocket::machine::{Core, Publish, Turn};
+use crate::session::websocket::subprotocol::Subprotocol;
 
 /// Malformed commands in a row that close a session.
 const MALFORMED_MAX: u8 = 3;
+/// Messages over the rate, one after the other, that a session survives.
+const OVER_MAX: u8 = 100;
+
+/// A subscribe whose channels the bus has to follow first; no more commands are read until then.
+#[derive(Debug)]
+pub(super) struct Join {
+    reference: Option<Reference>,
+    /// All that were asked for.
+    channels: Vec<ChannelName>,
+    /// Those that the session is not on.
+    pub(super) fresh: Vec<ChannelName>,
+}
+
+impl Join {
+    fn tell(&self, turn: &mut Turn<'_>) {
+        for channel in &self.channels {
+            turn.out.push(Reply::Subscribed { reference: self.reference.as_ref(), channel }.frame());
+        }
+    }
+}
 
 impl Core {
     /// Carries a command out; the reason if the session is to be closed for it.
@@ -43,7 +66,29 @@ impl Core {
         (self.malformed_in_row == MALFORMED_MAX).then_some(CloseReason::Malformed)
     }
 
-    /// Joins all of `channels` or none. One that the session is on already is answered like the others.
+    /// Refuses what comes too fast; the reason if the session is to be closed for it. Who can be told is told, and closed
+    /// only if it goes on.
+    pub(super) fn on_too_fast(&mut self, event: Event<'_>, turn: &mut Turn<'_>) -> Option<CloseReason> {
+        if self.subprotocol != Subprotocol::V1 {
+            return Some(CloseReason::Rate);
+        }
+        self.over_in_row += 1;
+        if self.over_in_row > OVER_MAX {
+            return Some(CloseReason::Rate);
+        }
+        let reference = match event {
+            Event::Text(text) => Command::parse(text).map_or_else(|wrong| wrong.reference, Command::into_reference),
+            Event::Binary(_) => None,
+            Event::Ping(_) | Event::Pong(_) | Event::Close(_) => return None,
+        };
+        let max = self.settings.messages_per_second_max;
+        let message =
+            format!("over {max} messages a second (limits.client_messages_per_second); wait, then say it again");
+        turn.out.push(Reply::Error(&Rejected { reference, code: ErrorCode::Rate, message }).frame());
+        None
+    }
+
+    /// Begins to join all of `channels` or none. One that the session is on already is answered like the others.
     fn subscribe(
         &mut self,
         reference: Option<Reference>,
@@ -65,23 +110,46 @@ impl Core {
             return Err(refused(ErrorCode::NotAllowed, message));
         }
         let present = turn.place.channels();
-        let fresh: Vec<&ChannelName> = channels.iter().filter(|channel| !present.contains(channel)).collect();
+        let fresh: Vec<ChannelName> = channels.iter().filter(|channel| !present.contains(channel)).cloned().collect();
         if present.len() + fresh.len() > max {
             return Err(too_many());
         }
-        for (joined, channel) in fresh.iter().enumerate() {
-            if let Err(error) = turn.place.add(channel) {
-                for channel in &fresh[..joined] {
-                    turn.place.remove(channel);
-                }
-                return Err(refused(ErrorCode::TooManySubscriptions, error.to_string()));
-            }
-        }
-        self.channels = present.len() + fresh.len();
-        for channel in channels {
-            turn.out.push(Reply::Subscribed { reference: reference.as_ref(), channel }.frame());
+        let join = Join { reference, channels: channels.to_vec(), fresh };
+        match join.fresh.is_empty() {
+            true => join.tell(turn),
+            false => self.join = Some(Box::new(join)),
         }
         Ok(())
+    }
+
+    /// Goes on with a subscribe, now that the bus follows its channels, or why it does not.
+    pub(super) fn joined(&mut self, join: Join, attached: Result<(), BusError>, turn: &mut Turn<'_>) {
+        let joined = attached.map_err(|error| match error {
+            BusError::Hub(error) => (ErrorCode::TooManySubscriptions, error.to_string()),
+            error => (ErrorCode::BusDown, format!("not joined, try again later: {error}")),
+        });
+        let joined = joined.and_then(|()| {
+            for (count, channel) in join.fresh.iter().enumerate() {
+                if let Err(error) = turn.place.add(channel) {
+                    for channel in &join.fresh[..count] {
+                        turn.place.remove(channel);
+                    }
+                    return Err((ErrorCode::TooManySubscriptions, error.to_string()));
+                }
+            }
+            Ok(())
+        });
+        match joined {
+            Ok(()) => {
+                self.channels += join.fresh.len();
+                self.changed = true;
+                join.tell(turn);
+            }
+            Err((code, message)) => {
+                let rejected = Rejected { reference: join.reference, code, message };
+                turn.out.push(Reply::Error(&rejected).frame());
+            }
+        }
     }
 
     /// Leaves `channels`. One that the session is not on is answered like the others.
@@ -99,6 +167,7 @@ impl Core {
         for channel in channels {
             if turn.place.remove(channel) {
                 self.channels = self.channels.saturating_sub(1);
+                self.changed = true;
             }
             turn.out.push(Reply::Unsubscribed { reference: reference.as_ref(), channel }.frame());
         }

@@ -4,16 +4,21 @@
 //! time of a read), no timer while the feed's deadline serves. Each poll does a bounded part of the work and then wakes
 //! itself, so that a busy client does not hold up the worker.
 
-use crate::bus::{Bus, BusError, Published};
+mod keeping;
+
+use crate::bus::{Attached, Bus, BusError, Published};
 use crate::hub::shard::Delivery;
+use crate::model::channel::ChannelName;
 use crate::model::session::{CloseReason, Transport};
 use crate::proto::v1::Reference;
 use crate::proto::websocket::Input;
+use crate::session::keep::Keeper;
 use crate::session::websocket::machine::{Machine, Publish, Turn};
 use crate::session::websocket::seam::{Feed, Wire};
 use crate::session::websocket::socket::{Ending, Phase};
 use crate::telemetry::metrics::{PublishResult, WorkerMetrics};
 use futures_util::future::{BoxFuture, LocalBoxFuture};
+use keeping::Keeping;
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -43,15 +48,28 @@ pub(super) struct Driver<W: Wire, F: Feed> {
     link: W,
     machine: Machine,
     bus: Arc<dyn Bus>,
+    keeping: Option<Box<Keeping>>,
     metrics: Rc<WorkerMetrics>,
     /// What was read, but can't be worked on yet; a scratch buffer's worth at most.
     unread: Vec<u8>,
     publishing: Option<Box<Publishing>>,
+    /// Channels that the bus begins to follow for this session.
+    joining: Option<Box<Joining>>,
     /// There only while the link is full or the session ends.
     timer: Option<Box<Timer>>,
     /// Whether the link had no room when it was last looked at.
     crowded: bool,
     leaving: Leaving,
+}
+
+/// What a session needs beside its client and its channels.
+pub(super) struct Around {
+    /// Where its client's messages go.
+    pub(super) bus: Arc<dyn Bus>,
+    /// Keeps it, if it can be kept.
+    pub(super) keeper: Option<Keeper>,
+    /// The worker's.
+    pub(super) metrics: Rc<WorkerMetrics>,
 }
 
 /// A message on its way to the bus.
@@ -60,6 +78,11 @@ struct Publishing {
     bytes: usize,
     result: BoxFuture<'static, Result<Published, BusError>>,
     timeout: LocalBoxFuture<'static, ()>,
+}
+
+/// Channels that the bus begins to follow.
+struct Joining {
+    attached: BoxFuture<'static, Result<Attached, BusError>>,
 }
 
 /// Wakes the session at a time.
@@ -83,6 +106,8 @@ enum Pause {
     Empty,
     /// The link has no room, or publishes wait.
     Blocked,
+    /// The session is being kept, and will end then.
+    Ending,
     /// Its share of this poll is used up.
     Share,
 }
@@ -93,21 +118,24 @@ impl<W: Wire, F: Feed> Driver<W, F> {
         mut link: W,
         mut feed: F,
         mut machine: Machine,
-        bus: Arc<dyn Bus>,
-        metrics: Rc<WorkerMetrics>,
+        around: Around,
         session: &str,
+        own: &[ChannelName],
     ) -> Self {
+        let Around { bus, keeper, metrics } = around;
         metrics.session_opened(Transport::WebSocket);
         let now_ms = feed.now_ms();
-        machine.start(session, &mut Turn { now_ms, place: &mut feed, out: &mut link });
+        machine.start(session, own, &mut Turn { now_ms, place: &mut feed, out: &mut link });
         Self {
             link,
             feed,
             machine,
             bus,
+            keeping: keeper.map(|keeper| Box::new(Keeping::new(keeper))),
             metrics,
             unread: Vec::new(),
             publishing: None,
+            joining: None,
             timer: None,
             crowded: false,
             leaving: Leaving::No,
@@ -120,8 +148,10 @@ impl<W: Wire, F: Feed> Driver<W, F> {
         self.publish(now_ms, cx);
         let read = self.read(now_ms, cx);
         self.publish(now_ms, cx);
+        self.join(now_ms, cx);
         self.machine.on_tick(&mut Turn { now_ms, place: &mut self.feed, out: &mut self.link });
-        let delivered = self.deliver(now_ms);
+        let delivered = self.deliver(now_ms, cx);
+        self.keep(now_ms, cx);
         self.flush(now_ms, cx);
         if self.machine.finished().is_none() {
             self.wait(read, delivered, now_ms, cx);
@@ -173,40 +203,59 @@ impl<W: Wire, F: Feed> Driver<W, F> {
         input.rest().to_vec()
     }
 
-    fn deliver(&mut self, now_ms: u64) -> Pause {
+    fn deliver(&mut self, now_ms: u64, cx: &mut Context<'_>) -> Pause {
         for _ in 0..DELIVERIES_PER_POLL_MAX {
             if self.machine.phase() != Phase::Open {
                 return Pause::Empty;
             }
-            if !self.link.has_room() {
-                // The client would hear of it from the feed only once it reads again, if ever.
-                if self.feed.is_too_slow() {
-                    let turn = &mut Turn { now_ms, place: &mut self.feed, out: &mut self.link };
-                    self.machine.on_delivery(Delivery::End(CloseReason::Slow), turn);
+            if let Some(keeping) = self.keeping.as_mut().filter(|keeping| keeping.ending.is_some()) {
+                if keeping.keeper.poll_put(cx).is_pending() {
+                    return Pause::Ending;
                 }
-                return Pause::Blocked;
+                if let Some(ending) = keeping.ending.take() {
+                    self.pass_on(ending, now_ms);
+                }
+                continue;
             }
-            let Some(delivery) = self.feed.next() else { return Pause::Empty };
-            let published_us = match &delivery {
-                Delivery::Message(entry) => Some(entry.published_us),
-                Delivery::Gap(gap) => {
-                    self.metrics.gap(gap.reason);
-                    None
-                }
-                Delivery::Conflated(messages) => {
-                    self.metrics.conflated(*messages);
-                    continue;
-                }
-                Delivery::End(_) => None,
+            let has_room = self.link.has_room();
+            // The client would hear of it from the feed only once it reads again, if ever.
+            let delivery = match has_room {
+                true => self.feed.next(),
+                false => self.feed.is_too_slow().then_some(Delivery::End(CloseReason::Slow)),
             };
-            let turn = &mut Turn { now_ms, place: &mut self.feed, out: &mut self.link };
-            let bytes = self.machine.on_delivery(delivery, turn);
-            if let Some(published_us) = published_us {
-                let latency_us = self.feed.now_us().saturating_sub(published_us);
-                self.metrics.delivered(Transport::WebSocket, bytes, latency_us);
+            match delivery {
+                Some(delivery) => {
+                    let first = match self.machine.ends_with(&delivery) {
+                        true => self.keep_last(now_ms, keeping::reason_of(&delivery)),
+                        false => None,
+                    };
+                    match first {
+                        Some(keeping) => keeping.ending = Some(delivery),
+                        None => self.pass_on(delivery, now_ms),
+                    }
+                }
+                None => return if has_room { Pause::Empty } else { Pause::Blocked },
             }
         }
         Pause::Share
+    }
+
+    fn pass_on(&mut self, delivery: Delivery, now_ms: u64) {
+        let published_us = match &delivery {
+            Delivery::Message(entry) => Some(entry.published_us),
+            Delivery::Gap(gap) => {
+                self.metrics.gap(gap.reason);
+                None
+            }
+            Delivery::Conflated(messages) => return self.metrics.conflated(*messages),
+            Delivery::End(_) => None,
+        };
+        let turn = &mut Turn { now_ms, place: &mut self.feed, out: &mut self.link };
+        let bytes = self.machine.on_delivery(delivery, turn);
+        if let Some(published_us) = published_us {
+            let latency_us = self.feed.now_us().saturating_sub(published_us);
+            self.metrics.delivered(Transport::WebSocket, bytes, latency_us);
+        }
     }
 
     /// Brings the client's messages to the bus, one after the other, so that they keep their order.
@@ -227,16 +276,38 @@ impl<W: Wire, F: Feed> Driver<W, F> {
         }
     }
 
+    /// Lets the bus follow what the client wants to join, and joins it.
+    fn join(&mut self, now_ms: u64, cx: &mut Context<'_>) {
+        if self.joining.is_none() {
+            let Some(channels) = self.machine.wants_to_join() else { return };
+            let (bus, channels) = (Arc::clone(&self.bus), channels.to_vec());
+            let attached = Box::pin(async move { bus.attach(&channels, None).await });
+            self.joining = Some(Box::new(Joining { attached }));
+        }
+        let Some(Poll::Ready(attached)) = self.joining.as_mut().map(|joining| joining.attached.as_mut().poll(cx))
+        else {
+            return;
+        };
+        self.joining = None;
+        let turn = &mut Turn { now_ms, place: &mut self.feed, out: &mut self.link };
+        // What was attached is held until the session is on it.
+        match attached {
+            Ok(_attached) => self.machine.on_attached(Ok(()), turn),
+            Err(error) => self.machine.on_attached(Err(error), turn),
+        }
+    }
+
     /// Sees to it that the task is woken when there is more to do.
     fn wait(&mut self, read: Pause, delivered: Pause, now_ms: u64, cx: &mut Context<'_>) {
         let read_more = match read {
             Pause::Empty => false,
             // Input is taken again once the link has room (it wakes the task), or a publish is done (so does it).
-            Pause::Blocked => self.machine.takes_input(&self.link),
+            Pause::Blocked | Pause::Ending => self.machine.takes_input(&self.link),
             Pause::Share => true,
         };
         let deliver_more = match delivered {
-            Pause::Empty => false,
+            // The put wakes the task.
+            Pause::Empty | Pause::Ending => false,
             Pause::Blocked => self.link.has_room(),
             Pause::Share => true,
         };
@@ -244,6 +315,8 @@ impl<W: Wire, F: Feed> Driver<W, F> {
             cx.waker().wake_by_ref();
         }
         let Some(deadline_ms) = self.machine.deadline() else { return };
+        let keeping = self.keeping.as_ref().filter(|keeping| self.machine.phase() == Phase::Open && !keeping.last);
+        let deadline_ms = keeping.map_or(deadline_ms, |keeping| deadline_ms.min(keeping.keeper.due_ms()));
         if self.machine.phase() == Phase::Open && delivered == Pause::Empty {
             self.timer = None;
             self.feed.set_deadline(deadline_ms);
@@ -272,10 +345,11 @@ impl<W: Wire, F: Feed> Driver<W, F> {
     }
 
     /// Lets the client take what is queued, and the bus the last publishes; then all is done.
-    fn leave(&mut self, ending: Ending, cx: &mut Context<'_>) -> Poll<()> {
+    fn leave(&mut self, reason: CloseReason, ending: Ending, cx: &mut Context<'_>) -> Poll<()> {
         let now_ms = self.feed.now_ms();
         if self.leaving == Leaving::No {
             self.unread = Vec::new();
+            self.keep_last(now_ms, reason);
             let until_ms = now_ms + LEAVE_MS;
             self.leaving = match ending {
                 Ending::Gone => Leaving::Left { until_ms },
@@ -283,6 +357,7 @@ impl<W: Wire, F: Feed> Driver<W, F> {
             };
         }
         self.publish(now_ms, cx);
+        let kept = self.keeping.as_mut().is_none_or(|keeping| keeping.keeper.poll_put(cx).is_ready());
         if let Leaving::Finishing { until_ms } = self.leaving {
             match self.link.poll_finish(cx) {
                 Poll::Ready(Ok(())) if ending == Ending::Linger => self.leaving = Leaving::Lingering { until_ms },
@@ -300,7 +375,7 @@ impl<W: Wire, F: Feed> Driver<W, F> {
             Leaving::Finishing { until_ms } | Leaving::Lingering { until_ms } => (until_ms, false),
             Leaving::No => return Poll::Ready(()),
         };
-        if now_ms >= until_ms || left && self.publishing.is_none() {
+        if now_ms >= until_ms || left && kept && self.publishing.is_none() {
             return Poll::Ready(());
         }
         self.set_timer(until_ms, now_ms, cx);
@@ -334,7 +409,7 @@ impl<W: Wire + Unpin, F: Feed + Unpin> Future for Driver<W, F> {
             this.turn(cx);
         }
         match this.machine.finished() {
-            Some((_, ending)) => this.leave(ending, cx),
+            Some((reason, ending)) => this.leave(reason, ending, cx),
             None => Poll::Pending,
         }
     }
@@ -346,7 +421,20 @@ impl<W: Wire, F: Feed> Drop for Driver<W, F> {
             Phase::Open => CloseReason::ClientGone,
             Phase::Closing { reason, .. } | Phase::Finished { reason, .. } => reason,
         };
-        self.metrics.session_closed(Transport::WebSocket, reason);
+        // Dropped with its connection, it is kept all the same, and closed then.
+        self.keep_last(self.feed.now_ms(), reason);
+        let metrics = Rc::clone(&self.metrics);
+        let closed = move || metrics.session_closed(Transport::WebSocket, reason);
+        match self.keeping.take().filter(|keeping| keeping.keeper.is_putting()) {
+            // Outside of a runtime the process is ending.
+            Some(mut keeping) if tokio::runtime::Handle::try_current().is_ok() => {
+                tokio::task::spawn_local(async move {
+                    std::future::poll_fn(|cx| keeping.keeper.poll_put(cx)).await;
+                    closed();
+                });
+            }
+            _ => closed(),
+        }
     }
 }
 

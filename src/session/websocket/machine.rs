@@ -1,7 +1,7 @@
 //! What a push session says and does, without I/O or a clock: bytes, messages and time in, frames and publishes out.
 //!
 //! Nothing is queued here but publishes, in their order and bounded: frames go straight to the output. While it has no
-//! room, or the publishes pile up, [`Machine::on_bytes`] stops reading, so a client that sends and does not read can't
+//! room, channels are being joined, or the publishes pile up, [`Machine::on_bytes`] stops reading, so a client that sends and does not read can't
 //! make the session grow.
 
 use crate::bus::{BusError, Published};
@@ -10,9 +10,11 @@ use crate::hub::shard::Delivery;
 use crate::model::channel::ChannelName;
 use crate::model::message::Message;
 use crate::model::session::CloseReason;
+use crate::proto::allowance::Allowance;
 use crate::proto::v1::{ErrorCode, Reference, Rejected, Reply};
 use crate::proto::websocket::{Event, Input};
 use crate::session::settings::PushSettings;
+use crate::session::websocket::commands::Join;
 use crate::session::websocket::seam::{Output, Place};
 use crate::session::websocket::socket::{Ending, Phase, Socket};
 use crate::session::websocket::subprotocol::{Breadth, Subprotocol};
@@ -43,14 +45,21 @@ pub struct Machine {
 pub(super) struct Core {
     pub(super) subprotocol: Subprotocol,
     pub(super) malformed_in_row: u8,
+    /// What the client may still send.
+    allowance: Allowance,
+    /// Messages over it, since the last that was allowed.
+    pub(super) over_in_row: u8,
     /// Seeds the jitter.
     seed: u32,
     /// How many channels the session is on.
     pub(super) channels: usize,
+    /// Whether it was on others when somebody last asked.
+    pub(super) changed: bool,
     /// The route's own, for clients that may leave and rejoin them.
     pub(super) own: Box<[ChannelName]>,
     pub(super) settings: Arc<PushSettings>,
     pub(super) policies: Arc<ChannelPolicies>,
+    pub(super) join: Option<Box<Join>>,
     pub(super) publishes: VecDeque<Publish>,
     pub(super) publishes_bytes: usize,
 }
@@ -90,19 +99,24 @@ impl Machine {
             core: Core {
                 subprotocol,
                 malformed_in_row: 0,
+                allowance: Allowance::default(),
+                over_in_row: 0,
                 seed: session.bytes().fold(0x811c_9dc5, |hash, b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193)),
                 channels: 0,
+                changed: false,
                 own: Box::default(),
                 settings,
                 policies,
+                join: None,
                 publishes: VecDeque::new(),
                 publishes_bytes: 0,
             },
         }
     }
 
-    /// Says what comes first. Called once, before all else.
-    pub fn start(&mut self, session: &str, turn: &mut Turn<'_>) {
+    /// Says what comes first. Called once, before all else. `own` are the route's own channels: a session that came back
+    /// may be on others.
+    pub fn start(&mut self, session: &str, own: &[ChannelName], turn: &mut Turn<'_>) {
         let channels = turn.place.channels();
         self.core.channels = channels.len();
         if self.core.subprotocol != Subprotocol::V1 {
@@ -114,7 +128,7 @@ impl Machine {
         for channel in &channels {
             turn.out.push(Reply::Subscribed { reference: None, channel }.frame());
         }
-        self.core.own = channels.into();
+        self.core.own = own.into();
     }
 
     /// Reads what the client sent, until all is read or [`Machine::takes_input`] is false.
@@ -137,11 +151,41 @@ impl Machine {
         match self.socket.phase() {
             Phase::Open => {
                 out.has_room()
+                    && self.core.join.is_none()
                     && self.core.publishes.len() < PUBLISHES_WAITING_MAX
                     && self.core.publishes_bytes < PUBLISHES_WAITING_BYTES_MAX
             }
             Phase::Closing { .. } => true,
             Phase::Finished { .. } => false,
+        }
+    }
+
+    /// Channels that the bus has to follow before the session can join them, to be answered by [`Machine::on_attached`].
+    pub fn wants_to_join(&self) -> Option<&[ChannelName]> {
+        self.core.join.as_ref().map(|join| &*join.fresh)
+    }
+
+    /// Joins the channels that were wanted, or tells the client why not.
+    pub fn on_attached(&mut self, attached: Result<(), BusError>, turn: &mut Turn<'_>) {
+        if let Some(join) = self.core.join.take()
+            && self.socket.is_open()
+        {
+            self.core.joined(*join, attached, turn);
+            self.socket.sent(turn.now_ms);
+        }
+    }
+
+    /// Whether the session has joined or left channels since the last time.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.core.changed)
+    }
+
+    /// Whether this delivery ends the session: its client may come back as soon as it hears of it.
+    pub fn ends_with(&self, delivery: &Delivery) -> bool {
+        match delivery {
+            Delivery::End(_) => true,
+            Delivery::Gap(_) => self.core.subprotocol != Subprotocol::V1,
+            Delivery::Message(_) | Delivery::Conflated(_) => false,
         }
     }
 
@@ -255,6 +299,10 @@ impl Machine {
 impl Core {
     /// Takes an event; the reason if the session is to be closed for it.
     fn on_event(&mut self, event: Event<'_>, turn: &mut Turn<'_>) -> Option<CloseReason> {
+        if !self.allowance.take(self.settings.messages_per_second_max, turn.now_ms) {
+            return self.on_too_fast(event, turn);
+        }
+        self.over_in_row = 0;
         if self.subprotocol != Subprotocol::V1 {
             // Data of raw and CloudEvents clients has no meaning: it only counts against the size limit.
             return None;

@@ -179,7 +179,23 @@ impl FakeBus {
 }
 
 impl Bus for FakeBus {
-    fn attach<'a>(&'a self, _channels: &'a [ChannelName]) -> BoxFuture<'a, Result<crate::bus::Attached, BusError>> {
+    fn health(&self) -> Result<(), BusError> {
+        if *self.state.lock() == BusState::Down { Err(BusError::Down("no route".to_owned())) } else { Ok(()) }
+    }
+
+    fn set_window(&self, _: std::time::Duration) {}
+
+    fn shutdown(&self, _: std::time::Duration) {}
+
+    fn describe<'a>(&'a self, _: &'a ChannelName) -> BoxFuture<'a, Result<crate::bus::ChannelInfo, BusError>> {
+        Box::pin(std::future::ready(Ok(crate::bus::ChannelInfo::default())))
+    }
+
+    fn attach<'a>(
+        &'a self,
+        _channels: &'a [ChannelName],
+        _cursor: Option<&'a crate::model::cursor::Cursor>,
+    ) -> BoxFuture<'a, Result<crate::bus::Attached, BusError>> {
         Box::pin(std::future::ready(Ok(crate::bus::Attached::new(Vec::new()))))
     }
 

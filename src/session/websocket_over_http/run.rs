@@ -1,5 +1,6 @@
 //! The loop of a session: the backend's answers, the hub's messages and the client's frames, until one of them ends it.
 
+use crate::bus::{Attached, BusError};
 use crate::hub::log::Entry;
 use crate::hub::shard::Delivery;
 use crate::model::session::{CloseReason, Transport};
@@ -7,6 +8,7 @@ use crate::proto::chunk::Chunk;
 use crate::proto::websocket_over_http::Ignored;
 use crate::proto::websocket_over_http::bridge::{Action, FromClient};
 use crate::proto::websocket_over_http::close::Close;
+use crate::proto::websocket_over_http::control::Subscribe;
 use crate::proto::websocket_over_http::scheduled::Frame;
 use crate::session::websocket_over_http::Start;
 use crate::session::websocket_over_http::exchange::Exchange;
@@ -16,6 +18,7 @@ use crate::session::websocket_over_http::seams::{Feed, Wire};
 use crate::session::websocket_over_http::subscriptions::Subscriptions;
 use crate::telemetry::metrics::{Refusal, WorkerMetrics};
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -37,6 +40,8 @@ struct Run<W, F> {
     subscriptions: Subscriptions<F>,
     exchange: Exchange,
     early: VecDeque<Action>,
+    /// A subscription whose channel the bus begins to follow; what the backend said after it waits.
+    attaching: Option<Attaching>,
     reader: FrameReader,
     /// Bytes of the client that wait until the backend took the frames before them.
     unread: BytesMut,
@@ -50,6 +55,12 @@ struct Run<W, F> {
     leave_ms: u64,
     metrics: Rc<WorkerMetrics>,
     told: Told,
+}
+
+/// A subscription that waits for the bus.
+struct Attaching {
+    subscribe: Subscribe,
+    attached: BoxFuture<'static, Result<Attached, BusError>>,
 }
 
 /// The end of a session, as far as its client goes.
@@ -91,6 +102,7 @@ pub async fn run<W: Wire, F: Feed>(start: Start<F>, wire: W) {
         timer: Box::pin(tokio::time::sleep_until(start.exchange.instant(now_ms))),
         exchange: start.exchange,
         early: start.early,
+        attaching: None,
         reader: FrameReader::new(start.settings.message_bytes_max),
         unread: BytesMut::new(),
         liveness: Liveness::new(keep_alive_ms, now_ms),
@@ -131,7 +143,8 @@ impl<W: Wire, F: Feed> Run<W, F> {
         }
         for _ in 0..TURNS_MAX {
             let now_ms = self.exchange.now_ms();
-            let mut moved = self.act(now_ms);
+            let mut moved = self.poll_attach(cx, now_ms);
+            moved |= self.act(now_ms);
             // After what may have asked: a request that time alone brought about has to be polled in this turn.
             moved |= self.take_answer(cx);
             moved |= self.deliver(cx, now_ms);
@@ -173,7 +186,7 @@ impl<W: Wire, F: Feed> Run<W, F> {
     /// Does what the machine says, while the client takes what it is sent. Whether anything was done.
     fn act(&mut self, now_ms: u64) -> bool {
         let mut acted = false;
-        while self.leaving.is_some() || self.wire.has_room() {
+        while self.leaving.is_some() || self.attaching.is_none() && self.wire.has_room() {
             let Some(action) = self.early.pop_front().or_else(|| self.exchange.next_action()) else { break };
             acted = true;
             if self.leaving.is_none() {
@@ -192,10 +205,8 @@ impl<W: Wire, F: Feed> Run<W, F> {
             Action::Post(_) => {}
             Action::Send(frame) => self.push(frames::encode(&frame)),
             Action::Subscribe(subscribe) => {
-                if let Err(error) = self.subscriptions.subscribe(subscribe) {
-                    self.metrics.refused(Refusal::Subscriptions);
-                    self.ignore(Ignored::TooManySubscriptions, &error.to_string());
-                }
+                let attached = self.subscriptions.feed.attach(&subscribe.channel);
+                self.attaching = Some(Attaching { subscribe, attached });
             }
             Action::Unsubscribe(channel) => self.subscriptions.unsubscribe(&channel),
             Action::Close(close, reason) => {
@@ -204,6 +215,33 @@ impl<W: Wire, F: Feed> Run<W, F> {
             }
             Action::Cut(reason) => self.leave(reason, ClientEnd::Dropped, now_ms),
             Action::Ignore(what, detail) => self.ignore(what, &detail),
+        }
+    }
+
+    /// Joins the channel that waits for the bus, once that follows it. Whether anything was done.
+    fn poll_attach(&mut self, cx: &mut Context<'_>, now_ms: u64) -> bool {
+        let Some(attaching) = self.attaching.as_mut() else { return false };
+        if self.leaving.is_none() {
+            let Poll::Ready(attached) = attaching.attached.as_mut().poll(cx) else { return false };
+            let subscribe = attaching.subscribe.clone();
+            match attached {
+                // What was attached is held until the session is on it.
+                Ok(_attached) => self.join(subscribe),
+                // Without its channel the session would be silent, and nobody would know why.
+                Err(error) => {
+                    tracing::debug!(session.id = self.exchange.connection_id(), %error, "a bridged session ends");
+                    self.close(CloseReason::Upstream, "the bus is down", now_ms);
+                }
+            }
+        }
+        self.attaching = None;
+        true
+    }
+
+    fn join(&mut self, subscribe: Subscribe) {
+        if let Err(error) = self.subscriptions.subscribe(subscribe) {
+            self.metrics.refused(Refusal::Subscriptions);
+            self.ignore(Ignored::TooManySubscriptions, &error.to_string());
         }
     }
 

@@ -1,13 +1,16 @@
 //! What a session needs of its client's link and of the hub, so that tests can stand in for both.
 
+use crate::bus::{Attached, Bus, BusError};
 use crate::hub::HubError;
 use crate::hub::shard::{Delivery, Shard, Subscription};
 use crate::model::channel::ChannelName;
 use crate::model::session::{SessionKind, Transport};
 use crate::proto::chunk::Chunk;
 use crate::server::Link;
+use futures_util::future::BoxFuture;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// A client's end: what [`Link`] does.
@@ -52,6 +55,8 @@ pub trait Feed {
     fn next(&mut self) -> Option<Delivery>;
     /// Ready when there may be something.
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Lets the bus follow a channel, which can be joined then while the answer is held.
+    fn attach(&self, channel: &ChannelName) -> BoxFuture<'static, Result<Attached, BusError>>;
     /// Joins a channel from now on.
     ///
     /// # Errors
@@ -69,6 +74,7 @@ pub trait Feed {
 pub struct HubFeed {
     subscription: Subscription,
     shard: Rc<Shard>,
+    bus: Arc<dyn Bus>,
 }
 
 impl HubFeed {
@@ -76,10 +82,10 @@ impl HubFeed {
     ///
     /// # Errors
     /// When the hub takes no more.
-    pub fn new(shard: Rc<Shard>, route: &str) -> Result<Self, HubError> {
+    pub fn new(shard: Rc<Shard>, bus: Arc<dyn Bus>, route: &str) -> Result<Self, HubError> {
         let mut subscription = shard.subscribe(&[], None, crate::hub::shard::Start::Now)?;
         subscription.label(SessionKind::Push(Transport::WebSocket), route);
-        Ok(Self { subscription, shard })
+        Ok(Self { subscription, shard, bus })
     }
 }
 
@@ -90,6 +96,11 @@ impl Feed for HubFeed {
 
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.subscription.poll_wait(cx)
+    }
+
+    fn attach(&self, channel: &ChannelName) -> BoxFuture<'static, Result<Attached, BusError>> {
+        let (bus, channels) = (Arc::clone(&self.bus), [channel.clone()]);
+        Box::pin(async move { bus.attach(&channels, None).await })
     }
 
     fn add(&mut self, channel: &ChannelName) -> Result<(), HubError> {

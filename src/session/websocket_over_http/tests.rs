@@ -4,6 +4,7 @@
 
 use super::run::{LEAVE_MS, run};
 use super::*;
+use crate::bus::{Attached, BusError};
 use crate::hub::HubError;
 use crate::hub::log::Entry;
 use crate::hub::shard::Delivery;
@@ -16,6 +17,7 @@ use crate::proto::websocket_over_http::bridge::Pings;
 use crate::server::body::Body;
 use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::HeaderValue;
 use seams::Wire;
 use std::cell::{Cell, RefCell};
@@ -241,6 +243,17 @@ impl Feed for TestHub {
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.waker.replace(Some(cx.waker().clone()));
         if self.0.deliveries.borrow().is_empty() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    fn attach(&self, channel: &ChannelName) -> BoxFuture<'static, Result<Attached, BusError>> {
+        match channel.as_str() {
+            "down" => Box::pin(std::future::ready(Err(BusError::Down("fake".to_owned())))),
+            // Another task's turn comes first.
+            _ => Box::pin(async {
+                tokio::task::yield_now().await;
+                Ok(Attached::new(Vec::new()))
+            }),
+        }
     }
 
     fn add(&mut self, channel: &ChannelName) -> Result<(), HubError> {
@@ -605,6 +618,20 @@ async fn a_channel_is_joined_before_the_handshake_is_answered() {
     tokio::task::spawn_local(run(start, stage.client.clone()));
     assert_eq!(stage.client.frame().await, text("1"));
     assert_eq!(stage.client.frame().await, text("2"));
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_session_whose_channel_the_bus_can_not_follow_ends() {
+    let mut stage = Stage::new();
+    stage.start(&[subscribe("a").as_str(), "TEXT 3\r\nm:1\r\n"].concat()).await;
+    assert_eq!(stage.client.frame().await, text("1"));
+    stage.client.say("join");
+    stage.asked().await.answer(&[subscribe("b").as_str(), "TEXT 3\r\nm:3\r\n", &subscribe("down")].concat());
+    // In their order, also where the bus takes a moment.
+    assert_eq!(stage.client.frame().await, text("3"));
+    assert_eq!(stage.client.frame().await, closed(1011, "the bus is down"));
+    assert_eq!(*stage.hub.0.channels.borrow(), ["a", "b"]);
+    stage.expect("DISCONNECT\r\n").await.answer("");
 }
 
 #[tokio::test(flavor = "local")]

@@ -132,6 +132,59 @@ impl UpstreamResult {
     }
 }
 
+/// What became of a session that was to be kept for its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeepResult {
+    /// It waits for its client.
+    Kept,
+    /// Its client took it already: it lives on elsewhere.
+    Taken,
+    /// It has too many channels.
+    TooLarge,
+    /// The store can't be reached.
+    Failed,
+}
+
+impl KeepResult {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 4] = [Self::Kept, Self::Taken, Self::TooLarge, Self::Failed];
+
+    /// The word in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Taken => "taken",
+            Self::TooLarge => "too_large",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What became of a client that came back with a session's token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ComebackResult {
+    /// It has its session again.
+    Found,
+    /// The token is used up, has ended, is of another route, or never was one.
+    Unknown,
+    /// The store can't be reached.
+    Failed,
+}
+
+impl ComebackResult {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 3] = [Self::Found, Self::Unknown, Self::Failed];
+
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Found => "found",
+            Self::Unknown => "unknown",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What a reload came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReloadResult {
@@ -190,6 +243,8 @@ mod tests {
         let in_order = |indices: Vec<usize>| assert!(indices.iter().copied().eq(0..indices.len()), "{indices:?}");
         in_order(Refusal::ALL.map(|value| value as usize).to_vec());
         in_order(PublishResult::ALL.map(|value| value as usize).to_vec());
+        in_order(KeepResult::ALL.map(|value| value as usize).to_vec());
+        in_order(ComebackResult::ALL.map(|value| value as usize).to_vec());
         in_order(ReloadResult::ALL.map(|value| value as usize).to_vec());
         in_order(UpstreamResult::ALL.map(|value| value as usize).to_vec());
         in_order(Transport::ALL.map(|value| value as usize).to_vec());

@@ -2,7 +2,7 @@
 
 use super::config::ConfigTotals;
 use super::histogram::Histogram;
-use super::labels::{PROTOCOLS, PublishResult, Refusal, STATUS_CLASSES, UpstreamResult};
+use super::labels::{ComebackResult, KeepResult, PROTOCOLS, PublishResult, Refusal, STATUS_CLASSES, UpstreamResult};
 use super::{Figures, page::Page};
 use crate::model::drain::Phase;
 use crate::model::session::{CloseReason, GapReason, SessionKind, Transport};
@@ -144,6 +144,8 @@ pub(super) struct Totals {
     pub(super) fan_out: Histogram,
     pub(super) gaps: Counts<{ GapReason::ALL.len() }>,
     pub(super) conflated: Counts<1>,
+    pub(super) kept: Counts<{ KeepResult::ALL.len() }>,
+    pub(super) comebacks: Counts<{ ComebackResult::ALL.len() }>,
     pub(super) bridge_ignored: Counts<{ Ignored::ALL.len() }>,
     pub(super) published: Counts<{ PublishResult::ALL.len() }>,
     pub(super) published_bytes: Counts<1>,
@@ -243,6 +245,16 @@ impl Totals {
                 let labels = [("transport", transport.as_str()), ("reason", reason.as_str())];
                 family.sample(&labels, self.closed.get(close_index(transport, reason)));
             }
+        }
+        let mut family =
+            page.counter("pushbridge_session_puts_total", "WebSocket sessions that were put into the session store.");
+        for result in KeepResult::ALL {
+            family.sample(&[("result", result.as_str())], self.kept.get(result as usize));
+        }
+        let mut family =
+            page.counter("pushbridge_session_comebacks_total", "Clients that came back with a session's token.");
+        for result in ComebackResult::ALL {
+            family.sample(&[("result", result.as_str())], self.comebacks.get(result as usize));
         }
     }
 

@@ -2,7 +2,10 @@
 
 use super::Metrics;
 use super::histogram::LocalHistogram;
-use super::labels::{PROTOCOLS, PublishResult, Refusal, STATUS_CLASSES, UpstreamResult, protocol, status_class};
+use super::labels::{
+    ComebackResult, KeepResult, PROTOCOLS, PublishResult, Refusal, STATUS_CLASSES, UpstreamResult, protocol,
+    status_class,
+};
 use super::totals::{
     CLOSES, Counts, ListenerTotals, NAMES_MAX, Named, OTHER, RouteTotals, TRANSPORTS, UpstreamTotals, close_index,
 };
@@ -29,6 +32,8 @@ pub struct WorkerMetrics {
     fan_out: LocalHistogram,
     gaps: LocalCounts<{ GapReason::ALL.len() }>,
     conflated: LocalCounts<1>,
+    kept: LocalCounts<{ KeepResult::ALL.len() }>,
+    comebacks: LocalCounts<{ ComebackResult::ALL.len() }>,
     bridge_ignored: LocalCounts<{ Ignored::ALL.len() }>,
     published: LocalCounts<{ PublishResult::ALL.len() }>,
     published_bytes: LocalCounts<1>,
@@ -50,6 +55,8 @@ impl WorkerMetrics {
             fan_out: LocalHistogram::default(),
             gaps: LocalCounts::default(),
             conflated: LocalCounts::default(),
+            kept: LocalCounts::default(),
+            comebacks: LocalCounts::default(),
             bridge_ignored: LocalCounts::default(),
             published: LocalCounts::default(),
             published_bytes: LocalCounts::default(),
@@ -105,6 +112,16 @@ impl WorkerMetrics {
         self.conflated.add(0, messages);
     }
 
+    /// A session was put into the store, or was not.
+    pub fn session_kept(&self, result: KeepResult) {
+        self.kept.add(result as usize, 1);
+    }
+
+    /// A client came back with a session's token.
+    pub fn came_back(&self, result: ComebackResult) {
+        self.comebacks.add(result as usize, 1);
+    }
+
     /// The backend of a bridged WebSocket said something that was passed over.
     pub fn bridge_ignored(&self, what: Ignored) {
         self.bridge_ignored.add(what as usize, 1);
@@ -157,6 +174,8 @@ impl WorkerMetrics {
         self.fan_out.flush(&totals.fan_out);
         self.gaps.flush(&totals.gaps);
         self.conflated.flush(&totals.conflated);
+        self.kept.flush(&totals.kept);
+        self.comebacks.flush(&totals.comebacks);
         self.bridge_ignored.flush(&totals.bridge_ignored);
         self.published.flush(&totals.published);
         self.published_bytes.flush(&totals.published_bytes);

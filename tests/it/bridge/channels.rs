@@ -129,3 +129,28 @@ async fn delayed_messages_wait_for_their_time_or_the_flush() {
     socket.expect(TEXT, "beat").await;
     assert!(stage.backend.is_quiet());
 }
+
+#[tokio::test]
+async fn what_another_instance_publishes_reaches_the_clients_that_were_subscribed() {
+    let redis = crate::support::redis::Redis::start();
+    let bus = format!("bus: {{ redis: {{ url: \"redis://127.0.0.1:{}\" }} }}\n", redis.port());
+    let (mut stage, other) = (Stage::on(&bus).await, Stage::on(&bus).await);
+    let say = async |channel: &str, data: &str| {
+        let event = format!(r#"{{"channel":"{channel}","data":"{data}"}}"#);
+        assert_eq!(publish(other.proxy.address("publish"), &event).await.status, 200);
+    };
+    for http in BOTH {
+        // With the answer to OPEN, and later.
+        let mut socket = stage.open(http, &control(r#"{"type":"subscribe","channel":"first"}"#)).await;
+        say("first", "1").await;
+        socket.expect(TEXT, "1").await;
+        socket.send(TEXT, "join").await;
+        let join = control(r#"{"type":"subscribe","channel":"second"}"#);
+        stage.backend.expect("TEXT 4\r\njoin\r\n").await.grip(&[join, event("TEXT", "m:joined")].concat());
+        socket.expect(TEXT, "joined").await;
+        say("second", "2").await;
+        socket.expect(TEXT, "2").await;
+        drop(socket);
+        stage.backend.expect("DISCONNECT\r\n").await.grip("");
+    }
+}

@@ -327,6 +327,14 @@ impl WebSocket {
         within("a message is sent", self.stream.send(message.into())).await.expect("sent");
     }
 
+    /// Sends a text to somebody who may be gone.
+    ///
+    /// # Errors
+    /// When it is.
+    pub async fn try_send(&mut self, text: &str) -> Result<(), Error> {
+        within("a message is sent", self.stream.send(text.into())).await
+    }
+
     /// The next message but pings and pongs; `None` once the close frame and the end have come.
     pub async fn next(&mut self) -> Option<Result<Message, Error>> {
         loop {

@@ -5,6 +5,7 @@ use crate::support::client::{Http, publish};
 use crate::support::figures::wait_for_close;
 use crate::support::websocket::{ALL, Frames, WebSocket, masked, unmasked};
 use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
 
 const V1: [(&str, &str); 1] = [("sec-websocket-protocol", "pushbridge.v1.json")];
 
@@ -152,5 +153,36 @@ async fn an_end_without_a_close_frame_is_a_client_that_is_gone() {
         let mut frames = Frames::open(http, at(&proxy, http), "/events/c", &[]).await;
         frames.shutdown().await;
         wait_for_close(&proxy, "websocket", "client_gone").await;
+    }
+}
+
+#[tokio::test]
+async fn who_sends_too_fast_is_told_and_then_closed() {
+    let limit = "limits: { client_messages_per_second: 1 }\n";
+    let proxy = start(&format!("{ROUTE}{limit}"));
+    for http in [Http::H1, Http::H2c] {
+        let mut socket = WebSocket::v1(http, at(&proxy, http), "/events/own").await;
+        for n in 0..300 {
+            // The end may come while it is being said.
+            if socket.try_send(&format!("{{\"type\":\"ping\",\"ref\":{n}}}")).await.is_err() {
+                break;
+            }
+        }
+        let (mut answered, mut told) = (0, 0);
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Text(text))) if text.contains("pong") => answered += 1,
+                Some(Ok(Message::Text(text))) => {
+                    assert!(text.contains("\"code\":\"rate\""), "{text}");
+                    told += 1;
+                }
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (4429, "rate"), "{http:?}");
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!((10..100).contains(&answered) && told >= 100, "{answered} answered, {told} told");
     }
 }

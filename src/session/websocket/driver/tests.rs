@@ -1,5 +1,7 @@
 //! The driver over a link and a feed that the test plays.
 
+mod keeping;
+
 use super::*;
 use crate::hub::HubError;
 use crate::hub::policy::ChannelPolicies;
@@ -209,20 +211,27 @@ struct Rig {
 
 impl Rig {
     fn new(subprotocol: Subprotocol) -> Self {
+        Self::with(subprotocol, |_| None)
+    }
+
+    fn with(subprotocol: Subprotocol, keeper: impl FnOnce(&Rc<WorkerMetrics>) -> Option<Keeper>) -> Self {
+        let own = Spot::on(&["a"]).channels();
         let shared = Shared(Rc::new(RefCell::new(World { spot: Spot::on(&["a"]), room: ROOM, ..World::default() })));
         let settings = PushSettings {
             transports: vec![],
             keep_alive: Duration::from_secs(20),
             long_poll_timeout: Duration::from_secs(1),
             start: Start::Now,
-            client_subscribe: vec![],
+            client_subscribe: vec![ChannelPattern::new("open").expect("a pattern")],
             client_publish: vec![ChannelPattern::new("in").expect("a pattern")],
             subscriptions_max: 4,
+            messages_per_second_max: 100,
         };
         let machine = Machine::new(subprotocol, settings.into(), Arc::new(ChannelPolicies::default()), "s", 0);
         let bus = Arc::new(FakeBus::default());
         let metrics = Metrics::new().worker();
-        let driver = Driver::start(shared.clone(), shared.clone(), machine, bus.clone(), metrics, "s");
+        let around = Around { bus: Arc::clone(&bus) as Arc<dyn Bus>, keeper: keeper(&metrics), metrics };
+        let driver = Driver::start(shared.clone(), shared.clone(), machine, around, "s", &own);
         let mut rig = Self { shared, bus, wakes: Arc::default(), driver: Box::pin(driver) };
         assert!(rig.run().is_pending());
         rig.taken();

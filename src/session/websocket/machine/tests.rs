@@ -36,6 +36,7 @@ impl Rig {
             client_subscribe: vec![pattern("chat.*")],
             client_publish: vec![pattern("in.*")],
             subscriptions_max: 4,
+            messages_per_second_max: 100,
         };
         let small = ChannelPolicy { message_bytes_max: 10, ..ChannelPolicy::default() };
         let policies = ChannelPolicies::new(vec![(pattern("in.small"), small)]);
@@ -52,8 +53,9 @@ impl Rig {
     }
 
     fn start(&mut self) {
+        let own = self.spot.channels();
         let mut turn = Turn { now_ms: self.now_ms, place: &mut self.spot, out: &mut self.out };
-        self.machine.start("session", &mut turn);
+        self.machine.start("session", &own, &mut turn);
     }
 
     /// The client sends bytes; what could not be worked on.
@@ -61,6 +63,10 @@ impl Rig {
         let mut input = Input::new(&mut bytes);
         let mut turn = Turn { now_ms: self.now_ms, place: &mut self.spot, out: &mut self.out };
         self.machine.on_bytes(&mut input, &mut turn);
+        while self.machine.wants_to_join().is_some() {
+            self.machine.on_attached(Ok(()), &mut turn);
+            self.machine.on_bytes(&mut input, &mut turn);
+        }
         input.rest().to_vec()
     }
 
@@ -509,5 +515,78 @@ proptest! {
         let closes = all.iter().position(|text| text.starts_with("close"));
         prop_assert!(closes.is_none_or(|at| at + 1 == all.len()), "nothing follows a close: {:?}", all);
         prop_assert!(all.iter().filter(|text| *text == "ping").count() <= ticks);
+    }
+}
+
+#[test]
+fn a_session_that_came_back_may_rejoin_the_routes_own_channel() {
+    let mut rig = Rig::new(V1, &["chat.a"]);
+    let mut turn = Turn { now_ms: 0, place: &mut rig.spot, out: &mut rig.out };
+    rig.machine.start("session", &[name("own")], &mut turn);
+    rig.out.take();
+    assert!(!rig.machine.take_changed());
+    rig.bytes(client(0x81, br#"{"type":"subscribe","channels":["own"]}"#));
+    assert_eq!(rig.out.take(), [r#"{"type":"subscribed","channel":"own"}"#]);
+    assert!(rig.machine.take_changed() && !rig.machine.take_changed());
+    rig.bytes(client(0x81, br#"{"type":"subscribe","channels":["own"]}"#));
+    assert!(!rig.machine.take_changed(), "it was on it already");
+    rig.bytes(client(0x81, br#"{"type":"unsubscribe","channels":["chat.a","chat.b"]}"#));
+    assert!(rig.machine.take_changed());
+}
+
+#[test]
+fn channels_are_joined_once_the_bus_follows_them() {
+    let mut rig = Rig::started(V1, &["own"]);
+    let mut bytes = [
+        client(0x81, br#"{"type":"subscribe","ref":1,"channels":["own","chat.a"]}"#),
+        client(0x81, br#"{"type":"ping"}"#),
+    ]
+    .concat();
+    let mut input = Input::new(&mut bytes);
+    let mut turn = Turn { now_ms: 0, place: &mut rig.spot, out: &mut rig.out };
+    rig.machine.on_bytes(&mut input, &mut turn);
+    assert_eq!(rig.machine.wants_to_join(), Some(&[name("chat.a")][..]));
+    assert!(!rig.machine.takes_input(turn.out), "what follows waits");
+    rig.machine.on_attached(Err(BusError::Down("x".to_owned())), &mut turn);
+    rig.machine.on_bytes(&mut input, &mut turn);
+    let told = rig.out.take();
+    assert!(told[0].contains(r#""ref":1,"code":"bus_down""#), "{told:?}");
+    assert_eq!(told[1..], [r#"{"type":"pong"}"#]);
+    assert_eq!(rig.spot.channels(), [name("own")]);
+    assert!(!rig.machine.take_changed() && rig.machine.wants_to_join().is_none());
+}
+
+#[test]
+fn who_sends_too_fast_is_told_and_closed_if_it_goes_on() {
+    let mut rig = Rig::started(V1, &["own"]);
+    let ping = |n: usize| client(0x81, format!(r#"{{"type":"ping","ref":{n}}}"#).as_bytes());
+    let say = |rig: &mut Rig, range: std::ops::Range<usize>| {
+        rig.bytes(range.flat_map(ping).collect());
+        rig.out.take()
+    };
+    rig.out.room = usize::MAX;
+    assert!(say(&mut rig, 0..1000).iter().all(|answer| answer.contains("pong")), "a burst");
+    let told = say(&mut rig, 1000..1050);
+    assert!(
+        told.iter().zip(1000..).all(|(error, n)| error.contains(&format!(r#""ref":{n},"code":"rate""#))),
+        "{told:?}"
+    );
+    // Time brings the allowance back, and an allowed message starts the count anew.
+    rig.tick(10);
+    assert_eq!(say(&mut rig, 0..1), [r#"{"type":"pong","ref":0}"#]);
+    let told = say(&mut rig, 0..101);
+    assert_eq!(told.len(), 101);
+    assert_eq!(told.last().map(String::as_str), Some("close 4429 rate"));
+}
+
+#[test]
+fn who_can_not_be_told_is_closed_when_it_sends_too_fast() {
+    for (subprotocol, first) in [(RAW, 0x82), (RAW, 0x89), (Subprotocol::CloudEvents, 0x81)] {
+        let mut rig = Rig::started(subprotocol, &["own"]);
+        rig.out.room = usize::MAX;
+        rig.bytes((0..1000).flat_map(|_| client(first, b"x")).collect());
+        assert!(rig.machine.socket.is_open());
+        rig.bytes(client(first, b"x"));
+        assert_eq!(rig.out.take().last().map(String::as_str), Some("close 4429 rate"));
     }
 }

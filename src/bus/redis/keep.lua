@@ -1,0 +1,5 @@
+-- Keeps a session, or keeps it longer, unless its client took it (then it is empty).
+-- KEYS: session   ARGV: text, ms
+if redis.call('GET', KEYS[1]) == '' then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1

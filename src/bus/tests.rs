@@ -1,0 +1,3 @@
+//! What every bus promises; each bus's own tests run it.
+
+pub mod conformance;
