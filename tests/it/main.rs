@@ -26,6 +26,7 @@ mod rolling;
 mod shared_bus;
 mod sidecar;
 mod sessions;
+mod slow_peer;
 mod support;
 mod tidy;
 mod tls;
