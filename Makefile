@@ -1,18 +1,21 @@
-# make test    everything that must pass: format, lints, docs, all tests (installs what the tests need)
-# make lint    the same without the tests
-# make bench   measures it beside other push servers (ROUNDS=3 ROWS=regex PEERS=regex); writes docs/performance.md
-# make test-charts  the Helm charts alone (helm 3 and 4, kubernetes-validate, promtool)
-# make test-image   builds the image and runs the rendered Deployment with podman (needs root; not a part of make test)
-# make demo    the trading desk, on https://127.0.0.1:8443/
+# make test                everything that must pass: format, lints, docs, all tests (installs what the tests need)
+# make lint                the same without the tests
+# make bench               measures it beside other push servers (ROUNDS=3 ROWS=regex PEERS=regex); writes docs/performance.md
+# make bench-instructions  counts instructions of the hot paths, against those accepted (part of make test)
+# make bench-memory        writes where each byte of a waiting session is into docs/performance.md
+# make test-charts         the Helm charts alone (helm 3 and 4, kubernetes-validate, promtool)
+# make test-image          builds the image and runs the rendered Deployment with podman (needs root; not a part of make test)
+# make demo                the trading desk, on https://127.0.0.1:8443/
 
 CARGO ?= cargo
 
-.PHONY: test lint bench bench-load demo tools test-charts test-image
+.PHONY: test lint bench bench-load bench-instructions bench-memory demo tools test-charts test-image
 
 # The whole-program tests come last: their summary ends the output. The browser tests need Chromium.
 test: tools lint test-charts
 	$(CARGO) test --doc
 	$(CARGO) test --lib --bins
+	python3 bench/instructions.py
 	$(CARGO) test --test it
 
 lint:
@@ -38,6 +41,12 @@ test-charts: tools
 
 test-image: tools
 	scripts/test-image
+
+bench-instructions: tools
+	python3 bench/instructions.py
+
+bench-memory:
+	python3 bench/memory.py
 
 demo:
 	$(CARGO) run --release -- demo

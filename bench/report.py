@@ -15,6 +15,7 @@ import servers
 DOCUMENT = servers.ROOT / "docs" / "performance.md"
 PLOTS = servers.ROOT / "docs" / "performance"
 ORDER = ["echo", "pushbridge", "nchan", "nginx", "pushpin"]
+NAMES = {"echo": "floor", "pushbridge": "pushbridge", "nchan": "nchan", "nginx": "nginx", "pushpin": "Pushpin"}
 
 
 def load(folder):
@@ -40,22 +41,85 @@ def median(runs, path):
     return statistics.median(at(run, path) for run in runs)
 
 
-def spread(runs, path):
-    """The least, and the most where it differs."""
-    values = sorted(at(run, path) for run in runs)
-    low, high = f"{values[0]:.2f}", f"{values[-1]:.2f}"
-    return low if low == high else f"{low} – {high}"
+def spread(runs, path, form=".2f"):
+    """Least, median and most; one figure where there is one run, or all are alike."""
+    values = [at(run, path) for run in runs]
+    three = [format(value, form) for value in [min(values), statistics.median(values), max(values)]]
+    return three[0] if len(set(three)) == 1 else " / ".join(three)
 
 
 def peers_of(runs, row):
     return [peer for peer in ORDER if (row["name"], peer) in runs]
 
 
+def title_of(name):
+    return next(row["title"] for row in rows.ROWS if row["name"] == name)
+
+
+def table(heads, lines):
+    """Markdown; a head that ends with a colon is of a column of figures."""
+    out = ["| " + " | ".join(head.rstrip(":") for head in heads) + " |"]
+    out.append("| " + " | ".join("--:" if head.endswith(":") else "---" for head in heads) + " |")
+    return out + ["| " + " | ".join(map(str, line)) + " |" for line in lines]
+
+
+FIGURES = {
+    "delivery_cpu_us": ("CPU µs a delivery", least, ".2f"),
+    "unit_cpu_us": ("CPU µs each", least, ".2f"),
+    "connect_cpu_us": ("CPU µs to connect and subscribe", least, ".0f"),
+    "idle_bytes": ("B a waiting session", median, ",.0f"),
+    "latency_ms.p99": ("p99 ms of the others", median, ".1f"),
+}
+
+
+def goal_table(runs):
+    lines = []
+    for goal in rows.GOALS:
+        name, pick, form = FIGURES[goal["figure"]]
+        of = lambda row, peer: pick(runs[row, peer], goal["figure"]) if (row, peer) in runs else None
+        ours = of(goal["row"], "pushbridge")
+        others = {peer: of(goal["row"], peer) for peer in ["echo", "nchan", "nginx", "pushpin"]}
+        bound, basis = goal["most"], 1
+        text = f"≤ {bound:,g}"
+        if "times" in goal:
+            basis, text = others[goal["times"]], f"≤ {bound:g} × {NAMES[goal['times']]}"
+        elif "times_row" in goal:
+            basis, text = of(goal["times_row"], "pushbridge"), f"≤ {bound:g} × without it"
+            others["basis"] = basis
+        if ours is None or basis is None:
+            continue
+        ratio = f" ({ours / basis:.2f} ×)" if basis != 1 else ""
+        met = "yes" if ours <= bound * basis else "**no**"
+        show = lambda value: "–" if value is None else format(value, form)
+        peer = others["nchan"] if others["nchan"] is not None else others["nginx"]
+        lines.append([f"{title_of(goal['row'])}: {name}", show(others["echo"]), show(peer), show(others["pushpin"]),
+                      f"**{format(ours, form)}**{ratio}", text, met])  # fmt: skip
+    for growth in rows.GROWTHS:
+        costs = [least(runs[name, "pushbridge"], "delivery_cpu_us") for _, name in growth["rows"] if (name, "pushbridge") in runs]
+        if len(costs) == len(growth["rows"]):
+            ratio, counts = max(costs) / min(costs), ", ".join(f"{count:,}" for count, _ in growth["rows"])
+            lines.append([f"{growth['title']}: dearest over cheapest of {counts} {growth['unit']}", "–", "–", "–", f"**{ratio:.2f} ×**",
+                          f"≤ {rows.GROWTH_MAX} ×", "yes" if ratio <= rows.GROWTH_MAX else "**no**"])  # fmt: skip
+    for one, two in rows.SCALINGS:
+        rate = scaling(runs, one, two)
+        if rate:
+            lines.append([f"{title_of(two)}: rate over that of one", "–", "–", "–", f"**{rate:.2f} ×**", f"≥ {rows.SCALING_MIN} ×",
+                          "yes" if rate >= rows.SCALING_MIN else "**no**"])  # fmt: skip
+    return table(["row", "floor:", "nginx, nchan:", "Pushpin:", "pushbridge:", "goal:", "met"], lines)
+
+
+def scaling(runs, one, two):
+    """How much more two runtimes deliver than one, each with a core of its own.
+
+    Clients take half of the machine, so the rate itself can't be had here. The busiest of two threads is done with its part of the
+    deliveries after its CPU time; one runtime with all of them after its own. The quotient of both is the gain.
+    """
+    got = [runs.get((name, "pushbridge")) for name in [one, two]]
+    return least(got[0], "busiest_cpu_us") / least(got[1], "busiest_cpu_us") if all(got) else None
+
+
 def delivery_table(runs):
-    lines = [
-        "| row | server | runs | CPU µs a delivery | × floor | deliveries/s | p50 ms | p99 ms | B a session, idle | after | CPU µs to connect | lost | doubled, reordered | client CPU µs |",
-        "| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |",
-    ]
+    lines = []
     for row in rows.ROWS:
         if row["command"] != "fan-out":
             continue
@@ -65,37 +129,49 @@ def delivery_table(runs):
             got = runs[row["name"], peer]
             ratio = f"{least(got, 'delivery_cpu_us') / least(floor, 'delivery_cpu_us'):.2f}" if floor and peer != "echo" else ""
             cells = [
-                title, peer, len(got), spread(got, "delivery_cpu_us"), ratio, f"{median(got, 'deliveries_per_s'):,.0f}",
-                f"{median(got, 'latency_ms.p50'):.1f}", f"{median(got, 'latency_ms.p99'):.1f}",
-                f"{median(got, 'idle_bytes'):,.0f}", f"{median(got, 'after_bytes'):,.0f}", f"{least(got, 'connect_cpu_us'):.0f}",
+                title, NAMES[peer], len(got), spread(got, "delivery_cpu_us"), ratio, f"{median(got, 'deliveries_per_s'):,.0f}",
+                f"{median(got, 'latency_ms.p50'):.1f}", spread(got, "latency_ms.p99", ".1f"),
                 f"{sum(run['lost'] for run in got):,}/{sum(run['expected'] for run in got):,}",
                 f"{sum(run['duplicates'] for run in got)}, {sum(run['reordered'] for run in got)}",
                 f"{median(got, 'client_cpu_us'):.2f}",
             ]  # fmt: skip
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
+            lines.append(cells)
             title = ""
-    return lines
+    return table(["row", "server", "runs:", "CPU µs a delivery:", "× floor:", "deliveries/s:", "p50 ms:", "p99 ms:", "lost:",
+                  "doubled, reordered:", "client CPU µs:"], lines)  # fmt: skip
+
+
+def session_table(runs):
+    """Memory and the cost of a beginning: the rows with one channel."""
+    lines = []
+    for row in rows.ROWS:
+        if row["command"] != "fan-out" or not re.fullmatch(r"(sse|ws|lp|sse-tls|sse-h2)-\d+k", row["name"]):
+            continue
+        title = row["title"]
+        for peer in peers_of(runs, row):
+            if peer == "echo":
+                continue
+            got = runs[row["name"], peer]
+            lines.append([title, NAMES[peer], spread(got, "idle_bytes", ",.0f"), spread(got, "after_bytes", ",.0f"),
+                          spread(got, "connect_cpu_us", ".0f"), f"{max(run['rss_bytes'] for run in got) / 1024 / 1024:,.0f}"])  # fmt: skip
+            title = ""
+    return table(["row", "server", "B a session, waiting:", "B a session, after messages:", "CPU µs to connect and subscribe:",
+                  "RSS MiB at most:"], lines)  # fmt: skip
 
 
 def request_table(runs):
-    lines = [
-        "| row | server | runs | CPU µs each | each/s | p50 ms | p99 ms | failed |",
-        "| --- | --- | --: | --: | --: | --: | --: | --: |",
-    ]
+    lines = []
     for row in rows.ROWS:
         if row["command"] != "requests":
             continue
         title = f"{row['title']} (`{row['name']}`)"
         for peer in peers_of(runs, row):
             got = runs[row["name"], peer]
-            cells = [
-                title, peer, len(got), spread(got, "unit_cpu_us"), f"{median(got, 'units_per_s'):,.0f}",
-                f"{median(got, 'latency_ms.p50'):.2f}", f"{median(got, 'latency_ms.p99'):.2f}",
-                sum(run["failed"] for run in got),
-            ]  # fmt: skip
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
+            lines.append([title, NAMES[peer], len(got), spread(got, "unit_cpu_us"), f"{median(got, 'units_per_s'):,.0f}",
+                          f"{median(got, 'latency_ms.p50'):.2f}", f"{median(got, 'latency_ms.p99'):.2f}",
+                          sum(run["failed"] for run in got)])  # fmt: skip
             title = ""
-    return lines
+    return table(["row", "server", "runs:", "CPU µs each:", "each/s:", "p50 ms:", "p99 ms:", "failed:"], lines)
 
 
 def version(command, pattern):
@@ -114,9 +190,10 @@ def machine(runs):
     days = sorted({run["taken"] for several in runs.values() for run in several})
     nchan = version(["dpkg-query", "-W", "libnginx-mod-nchan"], r"(?:\d+:)?([\d.]+\d)\+")
     commit = version(["git", "-C", str(servers.ROOT), "rev-parse", "--short", "HEAD"], r"(\w+)")
+    rustc = version(["rustc", "--version"], r"rustc ([0-9.]+)")
     return [
         f"{model.group(1) if model else platform.machine()}, {cores} cores (shared with other guests), {memory:.0f} GiB, "
-        f"Linux {platform.release().split('-')[0]}; pushbridge at {commit}, nginx {version(['nginx', '-v'], r'nginx/([0-9.]+)')} with nchan {nchan}, "
+        f"Linux {platform.release().split('-')[0]}, {' '.join(platform.libc_ver())}, {servers.FILES:,} files a process; pushbridge at {commit} built by rustc {rustc}, nginx {version(['nginx', '-v'], r'nginx/([0-9.]+)')} with nchan {nchan}, "
         f"Pushpin {version(['pushpin', '--version'], r'([0-9.]+)')}; {' to '.join(dict.fromkeys([days[0], days[-1]]))}."
     ]
 
@@ -127,20 +204,14 @@ def growth(runs, peer, names):
 
 
 def plots(runs):
+    """Draws them; the lines of the page that show them."""
     PLOTS.mkdir(exist_ok=True)
-    h1 = [(1000, "sse-1k"), (10_000, "sse-10k"), (19_000, "sse-19k")]
-    h2 = [(1000, "sse-h2-1k"), (10_000, "sse-h2-10k"), (100_000, "sse-h2-100k")]
-    channels = [(1, "channels-1"), (1001, "channels-1000"), (100_001, "channels-100k")]
-    series = lambda names, peers: {peer: points for peer in peers if (points := growth(runs, peer, names))}
-    y = "CPU µs a delivery"
-    made = {
-        "sessions-h1": ("SSE on HTTP/1.1", "sessions", series(h1, ["echo", "pushbridge", "nchan", "pushpin"])),
-        "streams-h2": ("SSE on HTTP/2 over TLS", "streams", series(h2, ["pushbridge", "nchan"])),
-        "channels": ("1,000 streams on one channel while others exist", "channels", series(channels, ["pushbridge"])),
-    }
-    for name, (title, x, lines) in made.items():
-        if lines:
-            (PLOTS / f"{name}.svg").write_text(plot.lines(title, x, y, lines))
+    shown = []
+    for what in rows.GROWTHS:
+        series = {peer: points for peer in what["peers"].split() if (points := growth(runs, peer, what["rows"]))}
+        if series:
+            drawing = plot.lines(what["title"], what["unit"], "CPU µs a delivery", series)
+            shown.append(draw(what["name"], f"CPU time a delivery over {what['unit']}: {what['title']}", drawing))
     bars = [
         (row["title"], [(peer, least(runs[row["name"], peer], "delivery_cpu_us")) for peer in peers_of(runs, row)])
         for row in rows.ROWS
@@ -148,7 +219,13 @@ def plots(runs):
     ]
     bars = [(title, values) for title, values in bars if values]
     if bars:
-        (PLOTS / "deliveries.svg").write_text(plot.bars("CPU time of the server a delivery, µs (log scale)", bars))
+        shown.append(draw("deliveries", "CPU time a delivery, by server", plot.bars("CPU time of the server a delivery, µs (log scale)", bars)))
+    return [line for lines in shown for line in [*lines, ""]][:-1]
+
+
+def draw(name, what, drawing):
+    (PLOTS / f"{name}.svg").write_text(drawing)
+    return [f"![{what}]({PLOTS.name}/{name}.svg)"]
 
 
 def between(text, marker, lines):
@@ -164,11 +241,13 @@ def write(folder):
     if not runs:
         raise SystemExit(f"no runs in {folder}; make bench takes them")
     text = DOCUMENT.read_text()
-    text = between(text, "machine", machine(runs))
-    text = between(text, "deliveries", delivery_table(runs))
-    text = between(text, "requests", request_table(runs))
+    parts = {
+        "machine": machine(runs), "goals": goal_table(runs), "plots": plots(runs), "deliveries": delivery_table(runs),
+        "sessions": session_table(runs), "requests": request_table(runs),
+    }  # fmt: skip
+    for marker, lines in parts.items():
+        text = between(text, marker, lines)
     DOCUMENT.write_text(text)
-    plots(runs)
     print(f"{DOCUMENT} and {PLOTS} are made of {sum(map(len, runs.values()))} runs")
 
 

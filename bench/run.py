@@ -7,6 +7,7 @@ backend on CPU 1. Reports go to target/bench/results, one file a run; bench/repo
 import argparse
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -92,6 +93,8 @@ def main():
     parser.add_argument("--peers", default=".", help="a regular expression of servers' names")
     parser.add_argument("--no-report", action="store_true", help="leave docs/performance.md as it is")
     args = parser.parse_args()
+    # A run that is ended ends its servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     chosen = [row for row in rows.ROWS if re.search(args.rows, row["name"])]
     peers = {peer for row in chosen for peer in row["peers"] if re.search(args.peers, peer)}
     absent = {peer for peer in peers if not servers.ALL[peer].is_there()}

@@ -170,8 +170,10 @@ class Server:
         return self
 
     def __exit__(self, *_):
-        for process in reversed(self.processes):
+        # All are told before any is waited for: the wait may be cut short.
+        for process in self.processes:
             process.send_signal(signal.SIGTERM)
+        for process in reversed(self.processes):
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:

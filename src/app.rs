@@ -82,7 +82,7 @@ pub enum StartError {
     #[error("can't start a worker thread: {0}")]
     Thread(io::Error),
     /// The configuration names a bus that this release does not have.
-    #[error("bus.{0}: this release does not have it; write redis or memory")]
+    #[error("bus.{0}: this release does not have it; write redis, nats or memory")]
     NoSuchBus(&'static str),
 }
 

@@ -55,6 +55,9 @@ pub enum BusError {
     /// The hub can't take it.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// The bus can't publish on condition.
+    #[error("this bus can't publish on condition; leave If-Match out, or use another bus")]
+    NoConditions,
     /// The bus can't be reached.
     #[error("the bus is down: {0}")]
     Down(String),

@@ -5,6 +5,8 @@ use crate::app::StartError;
 use crate::bus::Bus;
 use crate::bus::health::Health;
 use crate::bus::memory::MemoryBus;
+use crate::bus::nats::NatsBus;
+use crate::bus::nats::store::NatsStore;
 use crate::bus::redis::RedisBus;
 use crate::bus::redis::store::RedisStore;
 use crate::bus::settings::{BusSettings, SessionSettings};
@@ -56,7 +58,11 @@ pub fn make(settings: BusSettings, around: &Around<'_>) -> Result<Engine, StartE
             let sessions = Arc::new(RedisStore::new(Arc::clone(&bus), sessions.ttl));
             Ok(Engine { bus, sessions })
         }
-        BusSettings::Nats(_) => Err(StartError::NoSuchBus("nats")),
+        BusSettings::Nats(settings) => {
+            let bus = NatsBus::start(*settings, Arc::clone(hub), window, health("nats")).map_err(StartError::Thread)?;
+            let sessions = Arc::new(NatsStore::new(Arc::clone(&bus), sessions.ttl));
+            Ok(Engine { bus, sessions })
+        }
         BusSettings::Kafka(_) => Err(StartError::NoSuchBus("kafka")),
     }
 }

@@ -104,6 +104,9 @@ pub(super) enum PublishError {
     /// The channel has moved.
     #[error("the channel has moved; \"position\" is where it is now: look at what is new, then try again with it")]
     Moved(Option<Position>),
+    /// The bus can't publish on condition at all.
+    #[error(transparent)]
+    NoConditions(BusError),
     /// The bus did not take it, or not all.
     #[error("{cause}; try again soon, with the same ids{}", if .accepted.is_empty() { "" } else { " (\"results\" are published)" })]
     Unavailable {
@@ -133,6 +136,7 @@ impl PublishError {
             | Self::Channel(_)
             | Self::Limit(_) => StatusCode::BAD_REQUEST,
             Self::Moved(_) => StatusCode::PRECONDITION_FAILED,
+            Self::NoConditions(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable { .. } | Self::Undescribed(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

@@ -75,6 +75,7 @@ async fn each(
         match one(room, message, if_match).await {
             Ok(outcome) => outcomes.push(outcome),
             Err(BusError::Moved { position }) => return Err(PublishError::Moved(position)),
+            Err(cause @ BusError::NoConditions) => return Err(PublishError::NoConditions(cause)),
             Err(cause) => return Err(PublishError::Unavailable { cause, accepted: std::mem::take(outcomes) }),
         }
     }
@@ -86,6 +87,7 @@ async fn one(room: &Room, message: Message, if_match: Option<IfMatch>) -> Result
     let bytes = message.data.as_bytes().len();
     let published = room.bus.publish(message, if_match).await;
     let result = match &published {
+        Err(BusError::NoConditions) => return Err(BusError::NoConditions),
         Ok(Published { duplicate: false, .. }) => PublishResult::Accepted,
         Ok(Published { duplicate: true, .. }) => PublishResult::Duplicate,
         Err(BusError::Moved { .. }) => PublishResult::Moved,

@@ -148,6 +148,8 @@ pub fn run(options: &Options) -> Result<(), String> {
         "idle_bytes": idle.grown_bytes(&fresh) / subscribers, "after_bytes": after.grown_bytes(&fresh) / subscribers,
         "rss_fresh_bytes": fresh.rss_bytes,
         "deliveries": latency.count(), "delivery_cpu_us": after.cpu_us_since(&before) / deliveries,
+        // With one runtime a core, what the busiest of them spent bounds the rate.
+        "busiest_cpu_us": after.busiest_us_since(&before) / deliveries,
         "server_busy": after.cpu_us_since(&before) / ((after.at_ns - before.at_ns) as f64 / 1e3),
         "deliveries_per_s": deliveries / seconds, "latency_ms": latency.summary_ms(), "fan_out_ms": run.fan_out.summary_ms(),
         "publish_ms": run.calls.summary_ms(), "publishes": run.calls.count(),

@@ -15,7 +15,7 @@ const WATCH_EVERY: Duration = Duration::from_millis(1000);
 /// How often it is asked while it does not.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 /// A channel without sessions is followed a while longer: its clients may come back.
-const LINGER_US: u64 = 30_000_000;
+const LINGER_US: u64 = 10_000_000;
 const EVENTS_MAX: usize = 64;
 
 /// Runs until it is dropped.

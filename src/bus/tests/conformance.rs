@@ -37,6 +37,16 @@ pub trait Factory {
         (hub(1), 0)
     }
 
+    /// Whether a message can be published on condition.
+    fn compares(&self) -> bool {
+        true
+    }
+
+    /// Whether an instance knows of the sessions of others.
+    fn counts_others(&self) -> bool {
+        true
+    }
+
     /// Whether an instance gets only what it has sessions for.
     fn follows(&self) -> bool {
         true
@@ -166,12 +176,19 @@ pub async fn all(factory: &dyn Factory) {
     a_cursor_moves_between_instances(factory).await;
     what_history_lost_is_a_gap(factory).await;
     an_id_counts_on_every_instance(factory).await;
-    of_two_that_compare_one_wins(factory).await;
+    if factory.compares() {
+        of_two_that_compare_one_wins(factory).await;
+    } else {
+        a_condition_is_refused_by_name(factory).await;
+    }
     if factory.follows() {
         a_channel_without_sessions_is_not_followed(factory).await;
         a_channel_is_let_go_of_and_taken_up_again(factory).await;
     }
     a_channel_is_described(factory).await;
+    if factory.counts_others() {
+        sessions_of_all_instances_are_counted_until_they_leave(factory).await;
+    }
     any_message_travels(factory).await;
     health_is_told_and_nothing_goes_on_after_the_farewell(factory).await;
 }
@@ -305,6 +322,15 @@ async fn of_two_that_compare_one_wins(factory: &dyn Factory) {
     }
 }
 
+async fn a_condition_is_refused_by_name(factory: &dyn Factory) {
+    let (a, channel) = (Instance::new(factory), fresh("compare"));
+    let mut on_a = a.subscribe(&channel, None).await;
+    let refused = a.bus.publish(message(&channel, None, "refused"), Some(IfMatch::Empty)).await;
+    assert_eq!(refused, Err(BusError::NoConditions));
+    a.publish(&channel, "next").await;
+    assert_eq!(next(&mut on_a).await, "next");
+}
+
 async fn a_channel_without_sessions_is_not_followed(factory: &dyn Factory) {
     let (a, b, followed, other) = (Instance::new(factory), Instance::new(factory), fresh("on"), fresh("off"));
     let mut on_b = b.subscribe(&followed, None).await;
@@ -344,8 +370,10 @@ async fn a_channel_is_described(factory: &dyn Factory) {
     let last = a.publish(&channel, "b").await;
     let info = a.bus.describe(&channel).await.expect("described");
     assert_eq!((info.position, info.history_messages), (Some(last), 2));
-    // Sessions of all instances, until they leave.
-    let b = Instance::new(factory);
+}
+
+async fn sessions_of_all_instances_are_counted_until_they_leave(factory: &dyn Factory) {
+    let (a, b, channel) = (Instance::new(factory), Instance::new(factory), fresh("counted"));
     let on_a = [a.subscribe(&channel, None).await, a.subscribe(&channel, None).await];
     let on_b = b.subscribe(&channel, None).await;
     let counts = async |expected: usize| {

@@ -45,7 +45,6 @@ impl Resolver<'_> {
         let settings = if let Some(redis) = shape.redis.given() {
             self.redis(redis).map(|redis| BusSettings::Redis(Box::new(redis)))
         } else if let Some(nats) = shape.nats.given() {
-            self.not_there(&nats.spot, "nats");
             self.nats(nats).map(|nats| BusSettings::Nats(Box::new(nats)))
         } else if let Some(kafka) = shape.kafka.given() {
             self.not_there(&kafka.spot, "kafka");
@@ -58,7 +57,7 @@ impl Resolver<'_> {
 
     /// Refuses a bus that this release can't make: none takes its place.
     fn not_there(&mut self, spot: &Spot, bus: &str) {
-        self.problems.add(spot, format!("this release does not have {bus} as a bus; write redis or memory"));
+        self.problems.add(spot, format!("this release does not have {bus} as a bus; write redis, nats or memory"));
     }
 
     fn redis(&mut self, given: &Given<RedisBus>) -> Option<RedisSettings> {

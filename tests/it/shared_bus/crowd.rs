@@ -170,15 +170,22 @@ impl Place {
 async fn stream(mut place: Place, http: Http) -> Seen {
     let fields = [("accept", "text/event-stream")];
     // The connection goes when its last handle does.
-    let (shared, (status, _, body)) = match http {
-        Http::H2c => {
-            let shared = Shared::connect(place.to).await.expect("a connection");
-            let answer = shared.get(&place.path, &fields).await.expect("an answer");
-            (Some(shared), answer)
+    let (shared, body) = loop {
+        let (shared, (status, _, body)) = match http {
+            Http::H2c => {
+                let shared = Shared::connect(place.to).await.expect("a connection");
+                let answer = shared.get(&place.path, &fields).await.expect("an answer");
+                (Some(shared), answer)
+            }
+            _ => (None, Body::get(place.to, &place.path, &fields).await),
+        };
+        if status == 200 {
+            break (shared, body);
         }
-        _ => (None, Body::get(place.to, &place.path, &fields).await),
+        // A bus that is slow for a moment turns clients away, and they come back.
+        assert_eq!(status, 503);
+        tokio::time::sleep(TRY_AGAIN).await;
     };
-    assert_eq!(status, 200);
     let (mut events, mut seen) = (EventStream::new(body), Seen::default());
     events.next().await.expect("an opening").expect("an opening");
     place.open();
@@ -202,13 +209,20 @@ async fn stream(mut place: Place, http: Http) -> Seen {
 }
 
 async fn socket(mut place: Place, http: Http) -> Seen {
-    let (shared, mut socket) = match http {
-        Http::H2c => {
-            let shared = Shared::connect(place.to).await.expect("a connection");
-            let socket = shared.websocket(&place.path, "pushbridge.v1.json").await.expect("a WebSocket");
-            (Some(shared), socket)
+    let (shared, mut socket) = loop {
+        let (shared, opened) = match http {
+            Http::H2c => {
+                let shared = Shared::connect(place.to).await.expect("a connection");
+                let opened = shared.websocket(&place.path, "pushbridge.v1.json").await;
+                (Some(shared), opened)
+            }
+            _ => (None, Socket::connect(place.to, &place.path, "pushbridge.v1.json").await),
+        };
+        match opened {
+            Ok(socket) => break (shared, socket),
+            Err(error) if error.to_string().contains("503") => tokio::time::sleep(TRY_AGAIN).await,
+            Err(error) => panic!("no WebSocket: {error}"),
         }
-        _ => (None, Socket::connect(place.to, &place.path, "pushbridge.v1.json").await.expect("a WebSocket")),
     };
     let mut seen = Seen::default();
     while !place.is_last(&seen) {

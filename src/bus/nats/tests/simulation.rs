@@ -44,7 +44,7 @@ fn whatever_happens_clients_get_all_in_order_or_hear_of_a_gap() {
             Ok(world) => totals.add(world),
             Err(cause) => {
                 let text = cause.downcast_ref::<String>().map_or("it panicked", String::as_str);
-                panic!("{text}\nto see it again: PUSHBRIDGE_SEED={seed} cargo test --lib nats::simulation");
+                panic!("{text}\nto see it again: PUSHBRIDGE_SEED={seed} cargo test --lib nats::tests::simulation");
             }
         }
     }
