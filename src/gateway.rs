@@ -3,13 +3,14 @@
 //! ```text
 //! request ─▶ check ─▶ route ─┬─ push ──────▶ hub.subscribe ─▶ SSE · WebSocket · long poll
 //!                            ├─ websocket ─▶ OPEN to the backend ─▶ bridged session
-//!                            └─ proxy ─────▶ upstream ─▶ its response, or a tunnel
+//!                            └─ proxy ─────▶ upstream ─▶ its response, a tunnel, or what it holds (GRIP)
 //! ```
 
 mod comeback;
 pub mod cors;
 mod ending;
 pub mod forward;
+mod grip;
 mod polls;
 pub mod push;
 pub mod respond;
@@ -32,6 +33,7 @@ use crate::telemetry::metrics::WorkerMetrics;
 use crate::upstream::Upstreams;
 use arc_swap::{ArcSwap, Cache};
 use futures_util::future::LocalBoxFuture;
+use grip::Fetches;
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, StatusCode};
 use polls::{Polled, Polls};
@@ -72,13 +74,15 @@ struct Inner {
     parts: Parts,
     /// The settings as of the last look.
     settings: RefCell<Cache<Arc<ArcSwap<GatewaySettings>>, Arc<GatewaySettings>>>,
+    /// Requests of held sessions that are under way.
+    fetches: Fetches,
 }
 
 impl Gateway {
     /// A gateway of these parts.
     pub fn new(parts: Parts) -> Self {
         let settings = RefCell::new(Cache::new(Arc::clone(&parts.settings)));
-        Self { inner: Rc::new(Inner { parts, settings }) }
+        Self { inner: Rc::new(Inner { parts, settings, fetches: Fetches::default() }) }
     }
 }
 
@@ -120,7 +124,10 @@ impl Inner {
                         Err(error) => Err(error),
                     },
                     Action::WebSocket(bridge) => self.websocket(bridge, parts, exchange).await,
-                    Action::Proxy(proxy) => self.forward(proxy, Request::from_parts(parts, body), exchange).await,
+                    Action::Proxy(proxy) => {
+                        let request = Request::from_parts(parts, body);
+                        self.forward(proxy, channels, request, exchange).await
+                    }
                 };
                 (Some(route), result)
             }
@@ -186,7 +193,11 @@ impl Inner {
             Action::Push(push) => {
                 push.channels.iter().map(|channel| channel.fill(&params)).collect::<Result<_, _>>()?
             }
-            Action::WebSocket(_) | Action::Proxy(_) => Vec::new(),
+            Action::Proxy(proxy) => {
+                let implicit = proxy.grip.iter().flat_map(|grip| &grip.channels);
+                implicit.map(|channel| channel.fill(&params)).collect::<Result<_, _>>()?
+            }
+            Action::WebSocket(_) => Vec::new(),
         };
         Ok((Arc::clone(route), channels))
     }

@@ -12,6 +12,7 @@
 pub mod channel;
 pub use crate::clock;
 pub mod conflate;
+pub mod ids;
 pub mod log;
 pub mod policy;
 pub mod shard;
@@ -94,6 +95,8 @@ pub struct Hub {
     /// Sessions of all shards.
     sessions: AtomicUsize,
     epoch: AtomicU64,
+    /// Ids of messages from before, in microseconds of the clock, are forgotten.
+    ids_since_us: AtomicU64,
 }
 
 impl Hub {
@@ -110,6 +113,7 @@ impl Hub {
             messages: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
             epoch: AtomicU64::new(clock::unix_ms()),
+            ids_since_us: AtomicU64::new(0),
         })
     }
 

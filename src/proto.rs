@@ -8,6 +8,7 @@ pub mod drain_schedule;
 pub mod event_stream;
 pub mod events;
 pub mod forwarded;
+pub mod grip;
 pub mod head_watch;
 pub mod http1;
 pub mod json;

@@ -1,5 +1,6 @@
 //! One client's session: the hub's messages, an encoder and a link, until one of them ends.
 
+pub mod grip;
 pub mod keep;
 pub mod long_poll;
 pub mod settings;

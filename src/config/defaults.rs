@@ -43,6 +43,12 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// `upstreams.*.retries.attempts`: one server restarting is not seen; more would only add load to a broken backend.
 pub const RETRY_ATTEMPTS_MAX: u32 = 2;
 
+/// `upstreams.*.grip.issuer`: who signs.
+pub const GRIP_ISSUER: &str = "pushbridge";
+/// `upstreams.*.grip.id_cache`: longer than a publisher's retries last; backends that count from 1 again after a
+/// restart are not held up for long.
+pub const GRIP_ID_CACHE: Duration = crate::bus::sequences::ID_CACHE_DEFAULT;
+
 /// `routes[].match.path`: a route by host alone is common.
 pub const MATCH_PATH: &str = "/**";
 /// `routes[].push.transports`: all of them; SSE first, since it needs no more than a GET.

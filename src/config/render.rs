@@ -5,7 +5,7 @@ mod bus;
 use crate::config::Config;
 use crate::config::quantity::{Size, Span};
 use crate::drain::FailReadiness;
-use crate::gateway::settings::{Action, AllowedOrigins, Credentials, Pings, PushRoute, WebSocketRoute};
+use crate::gateway::settings::{Action, AllowedOrigins, Credentials, Pings, ProxyRoute, PushRoute, WebSocketRoute};
 use crate::hub::policy::{ChannelPolicy, ConflateKey, SlowConsumer};
 use crate::hub::shard::Start;
 use crate::publish::settings::{PublishAuth, PublishSettings, WebhookSettings, WebhookVerify};
@@ -66,7 +66,7 @@ pub(super) fn masked(value: &Value) -> Value {
 pub(super) fn render(config: &Config, secrets: Secrets) -> Value {
     let upstreams = config.gateway.upstreams.iter();
     let upstreams: Map<_, _> =
-        upstreams.map(|upstream| (upstream.name.to_string(), self::upstream(upstream))).collect();
+        upstreams.map(|upstream| (upstream.name.to_string(), self::upstream(upstream, secrets))).collect();
     let channels = config.channels.iter().map(|(pattern, policy)| channel(pattern.as_str(), policy));
     let whole = config.channels.iter().any(|(pattern, _)| pattern.as_str() == "**");
     let rest = (!whole).then(|| channel("**", config.channels.default_policy()));
@@ -179,6 +179,7 @@ fn tls(tls: &TlsSettings, secrets: Secrets) -> Value {
 fn publish(publish: &PublishSettings, secrets: Secrets) -> Value {
     let auth = publish.auth.iter().map(|auth| match auth {
         PublishAuth::Bearer(token) => json!({ "bearer": secrets.of(&[token.expose()]) }),
+        PublishAuth::GripSig(key) => json!({ "grip_sig": secrets.of(&[key.fingerprint()]) }),
     });
     json!({
         "address": publish.address.to_string(),
@@ -213,7 +214,7 @@ fn webhook(webhook: &WebhookSettings, secrets: Secrets) -> Value {
     })
 }
 
-fn upstream(upstream: &UpstreamSettings) -> Value {
+fn upstream(upstream: &UpstreamSettings, secrets: Secrets) -> Value {
     let servers = upstream.servers.iter().map(|server| match server.host.contains(':') {
         true => format!("http://[{}]:{}", server.host, server.port),
         false => format!("http://{}:{}", server.host, server.port),
@@ -230,6 +231,11 @@ fn upstream(upstream: &UpstreamSettings) -> Value {
         },
         "timeouts": { "connect": span(upstream.connect_timeout), "response": span(upstream.response_timeout) },
         "retries": { "attempts": upstream.retry_attempts_max },
+        "grip": upstream.grip.as_ref().map(|grip| json!({
+            "issuer": &*grip.issuer,
+            "key_file": grip.key.as_ref().map(|key| secrets.of(&[key.fingerprint()])),
+            "id_cache": span(grip.id_cache),
+        })),
     })
 }
 
@@ -237,9 +243,23 @@ fn route(route: &Route<Action>, secrets: Secrets) -> Value {
     let (key, action) = match &route.action {
         Action::Push(route) => ("push", push(route)),
         Action::WebSocket(route) => ("websocket", websocket(route)),
-        Action::Proxy(route) => ("proxy", json!({ "upstream": &*route.upstream.name })),
+        Action::Proxy(route) => ("proxy", proxy(route)),
     };
     json!({ "name": &*route.name, "match": matcher(&route.matcher, secrets), key: action })
+}
+
+fn proxy(route: &ProxyRoute) -> Value {
+    let grip = route.grip.as_ref().map(|grip| {
+        let channels: Vec<_> = grip.channels.iter().map(ToString::to_string).collect();
+        match channels.is_empty() && grip.channel_prefix.is_empty() {
+            true => json!(true),
+            false => json!({
+                "channel_prefix": Some(&*grip.channel_prefix).filter(|prefix| !prefix.is_empty()),
+                "channels": channels,
+            }),
+        }
+    });
+    json!({ "upstream": &*route.upstream.name, "grip": grip })
 }
 
 fn matcher(matcher: &Match, secrets: Secrets) -> Value {

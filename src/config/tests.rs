@@ -378,7 +378,7 @@ fn secrets_come_from_files_and_the_environment() {
     );
     section(
         "publish: { auth: [{ jwt: {} }] }",
-        &["publish.auth[0].jwt: unknown key \"jwt\"; the keys here are bearer (c.yaml:1:21)"],
+        &["publish.auth[0].jwt: unknown key \"jwt\"; the keys here are bearer, grip_sig (c.yaml:1:21)"],
     );
 }
 
@@ -639,7 +639,15 @@ fn secrets_are_read_and_never_shown() {
 {LISTENERS}{UPSTREAMS}{ROUTES}"
     );
     let config = accepted(&source);
-    let tokens: Vec<_> = config.publish.auth.iter().map(|PublishAuth::Bearer(token)| token.expose()).collect();
+    let tokens: Vec<_> = config
+        .publish
+        .auth
+        .iter()
+        .filter_map(|way| match way {
+            PublishAuth::Bearer(token) => Some(token.expose()),
+            PublishAuth::GripSig(_) => None,
+        })
+        .collect();
     assert_eq!(tokens, [&b"s3cret-token"[..], b"from-env"]);
     match (&config.publish.webhooks[0].verify, &config.publish.webhooks[1].verify) {
         (WebhookVerify::StandardWebhooks { secret, .. }, WebhookVerify::Hmac(hmac)) => {
@@ -659,6 +667,9 @@ fn what_is_shown_can_be_read_again() {
     let source = std::fs::read_to_string(path.join("example.yaml")).expect("the example");
     let (start, end) = (source.find("\n  auth:").expect("auth"), source.find("\nadmin:").expect("admin"));
     let source = format!("{}\n{}", &source[..start], &source[end..]);
+    // Where a key was read from is a secret's place, and not shown either.
+    let source: String =
+        source.lines().filter(|line| !line.contains("grip-key")).map(|line| format!("{line}\n")).collect();
     let read = |source: &str| match check(source, &path, &|_| None, &mut Sources::default(), Problems::new("c.yaml")) {
         Ok(config) => config.to_masked_json(),
         Err(problems) => panic!("{problems}\n{source}"),
@@ -719,7 +730,12 @@ fn examples() -> (TempDir, PathBuf) {
     }
     write_certificate(&folder.path().join("tls"), "tls.crt", "tls.key");
     write_certificate(&folder.path().join("tls"), "ca.crt", "ca.key");
-    for (name, text) in [("publish-token", "a-token\n"), ("hook", "whsec_MfKQ9r8GKYqrTwjU\n"), ("github", "secret\n")] {
+    for (name, text) in [
+        ("publish-token", "a-token\n"),
+        ("hook", "whsec_MfKQ9r8GKYqrTwjU\n"),
+        ("github", "secret\n"),
+        ("grip-key", "changeme\n"),
+    ] {
         std::fs::write(folder.path().join("secrets").join(name), text).expect("written");
     }
     let path = folder.path().to_owned();

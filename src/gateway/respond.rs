@@ -5,6 +5,7 @@ mod upstream;
 use crate::bus::BusError;
 use crate::drain;
 use crate::gateway::cors;
+use crate::gateway::grip::GripError;
 use crate::hub::HubError;
 use crate::model::cursor::CursorError;
 use crate::model::session::Transport;
@@ -22,6 +23,7 @@ use crate::upstream::UpstreamError;
 use http::header::{ALLOW, CONNECTION, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use std::ops::Range;
+use std::sync::Arc;
 
 pub use upstream::protocol_unknown;
 
@@ -79,6 +81,14 @@ pub enum ClientError {
     /// A bridged WebSocket that its backend did not open.
     #[error("{0}")]
     Bridge(Box<bridge::Refused>),
+    /// A backend's answer that asks for a hold which can't be.
+    #[error("upstream {upstream}: its answer asks for a hold (GRIP) in a way that can't be followed; see our log")]
+    Grip {
+        /// The upstream's name.
+        upstream: Arc<str>,
+        /// Why, for the log.
+        error: Box<GripError>,
+    },
     /// A route that has WebSockets only.
     #[error("this route is a WebSocket; open it with an upgrade (RFC 6455), or over HTTP/2 by RFC 8441")]
     NoUpgrade,
@@ -100,6 +110,7 @@ impl ClientError {
             Self::Hub(HubError::TooManyChannels(_)) | Self::Bus(_) | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(error) => upstream::status(error),
             Self::Bridge(refused) => refused.status(),
+            Self::Grip { error, .. } => error.status(),
             Self::NoUpgrade => StatusCode::UPGRADE_REQUIRED,
         }
     }
@@ -119,7 +130,7 @@ impl ClientError {
             | Self::Handshake(_) => Some(Refusal::BadSubscribe),
             Self::Hub(_) | Self::Bus(_) => Some(Refusal::Subscriptions),
             Self::Draining => Some(Refusal::Draining),
-            Self::Upstream(_) | Self::Bridge(_) => None,
+            Self::Upstream(_) | Self::Bridge(_) | Self::Grip { .. } => None,
         }
     }
 
@@ -133,6 +144,10 @@ impl ClientError {
                 Problem::new(self.status(), self.to_string()).with("transports", names)
             }
             Self::Upstream(error) => return upstream::upstream_failed(error, request_id),
+            Self::Grip { upstream, error } => {
+                tracing::warn!(upstream = &**upstream, request.id = %request_id, %error, "grip answer refused");
+                Problem::new(self.status(), self.to_string()).with("upstream", &**upstream)
+            }
             _ => Problem::new(self.status(), self.to_string()),
         };
         let mut response = problem::response(&document, request_id);

@@ -3,7 +3,7 @@
 use crate::gateway::forward::{X_REQUEST_ID, hop};
 use crate::gateway::respond::ClientError;
 use crate::gateway::settings::{GatewaySettings, WebSocketRoute};
-use crate::gateway::{Exchange, Inner, cors};
+use crate::gateway::{Exchange, Inner, cors, grip};
 use crate::proto::forwarded;
 use crate::proto::websocket::handshake::{self, Handshake};
 use crate::server::body::Body;
@@ -88,6 +88,9 @@ impl UpstreamBackend {
 impl Backend for UpstreamBackend {
     fn post(&self, fields: HeaderMap, body: Bytes) -> LocalBoxFuture<'static, Result<Response, BackendError>> {
         let (upstreams, upstream) = (Rc::clone(&self.upstreams), self.upstream());
+        let mut fields = fields;
+        // Signed anew each time: a session lives longer than a signature.
+        grip::sign(&mut fields, &upstream);
         let mut request = Request::new(Body::full(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.clone();

@@ -40,6 +40,10 @@ pub struct Entry {
     pub websocket_cloudevents: OnceLock<Bytes>,
     /// The long poll answer that has this message alone, for sessions of this one channel.
     pub long_poll: OnceLock<Box<Polled>>,
+    /// What a GRIP stream of events gets.
+    pub grip_events: OnceLock<Chunk>,
+    /// What any other GRIP stream gets.
+    pub grip_bytes: OnceLock<Chunk>,
 }
 
 /// The answer of a long poll.
@@ -63,6 +67,8 @@ impl Entry {
             websocket_v1: OnceLock::new(),
             websocket_cloudevents: OnceLock::new(),
             long_poll: OnceLock::new(),
+            grip_events: OnceLock::new(),
+            grip_bytes: OnceLock::new(),
         }
     }
 }
@@ -275,6 +281,11 @@ impl Log {
         self.entries.iter().skip(next.saturating_sub(self.first) as usize)
     }
 
+    /// All entries, newest first.
+    pub fn entries_newest_first(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.iter().rev()
+    }
+
     /// Where a reader with this cursor begins; without one, where `start` says.
     pub fn place(&self, cursor: Option<Position>, start: Start) -> Place {
         let Some(cursor) = cursor else { return self.place_at_start(start) };
@@ -345,6 +356,7 @@ mod tests {
             event: None,
             data: Data::Text(text.into()),
             cloudevent: None,
+            grip: None,
         }
     }
 

@@ -24,6 +24,8 @@ pub struct PublishSettings {
 pub enum PublishAuth {
     /// `Authorization: Bearer <token>` (RFC 6750 §2.1).
     Bearer(Secret),
+    /// A JSON Web Token that is signed with the key, in `Authorization: Bearer` or `Grip-Sig`, as GRIP libraries send.
+    GripSig(crate::upstream::signature::Key),
 }
 
 /// A webhook: where it comes in, how it is verified, what event it becomes.

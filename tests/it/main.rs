@@ -14,6 +14,7 @@ mod bridge;
 mod browser;
 mod cli;
 mod drain;
+mod grip;
 mod limits;
 mod polls;
 mod presence;

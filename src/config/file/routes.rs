@@ -148,5 +148,17 @@ shape! {
     Proxy {
         /// Who answers: a name in `upstreams`.
         upstream: String,
+        /// Whether its answers may hold clients (GRIP). Default: false.
+        grip: WordOr<bool, GripRoute>,
+    }
+}
+
+shape! {
+    /// How answers of a route may hold clients.
+    GripRoute {
+        /// What stands before the names of the backend's channels. Default: nothing.
+        channel_prefix: String,
+        /// Channels of every hold beside the backend's own, with the path's parameters. Default: none.
+        channels: Vec<Given<String>>,
     }
 }

@@ -22,7 +22,7 @@ const IDEMPOTENCY_WINDOW_RANGE: std::ops::RangeInclusive<Duration> =
 /// Bodies from 1 KiB to 1 GiB: one body is held in memory while it is read.
 const BODY_BYTES_RANGE: std::ops::RangeInclusive<u64> = 1024..=1 << 30;
 /// Paths of the publish listener that are its own.
-const OWN_PATHS: [&str; 3] = ["/v1/events", "/publish/", "/publish"];
+const OWN_PATHS: [&str; 4] = ["/v1/events", "/publish/", "/publish", "/recover"];
 
 /// Reads a webhook's template.
 fn webhook_template(text: &str) -> Result<Template, String> {
@@ -69,8 +69,13 @@ impl Resolver<'_> {
         }
         let mut ways = Vec::new();
         for entry in &given.value {
-            if !self.exactly_one(&entry.spot, &[("bearer", !entry.value.bearer.is_absent())]) {
+            let keys = [("bearer", !entry.value.bearer.is_absent()), ("grip_sig", !entry.value.grip_sig.is_absent())];
+            if !self.exactly_one(&entry.spot, &keys) {
                 continue;
+            }
+            if let Some(given) = entry.value.grip_sig.given() {
+                let file::GripSig { key_file, key_env } = &given.value;
+                ways.extend(self.grip_key(&given.spot, key_file, key_env).map(PublishAuth::GripSig));
             }
             let Some(bearer) = entry.value.bearer.given() else { continue };
             let Bearer { token_file, token_env } = &bearer.value;

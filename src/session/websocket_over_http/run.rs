@@ -15,7 +15,7 @@ use crate::session::websocket_over_http::exchange::Exchange;
 use crate::session::websocket_over_http::frames::{self, FrameReader};
 use crate::session::websocket_over_http::liveness::{Check, Liveness};
 use crate::session::websocket_over_http::seams::{Feed, Wire};
-use crate::session::websocket_over_http::subscriptions::Subscriptions;
+use crate::session::websocket_over_http::subscriptions::{Part, Subscriptions};
 use crate::telemetry::metrics::{Refusal, WorkerMetrics};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
@@ -276,7 +276,15 @@ impl<W: Wire, F: Feed> Run<W, F> {
     }
 
     fn deliver_message(&mut self, entry: &Entry, now_ms: u64) {
-        let frame = entry.websocket.get_or_init(|| frames::encode_data(&entry.message.data)).clone();
+        let Some(bridge) = self.exchange.bridge() else { return };
+        let subscriber = self.subscriptions.subscriber(bridge.subscription_meta());
+        let frame = match subscriber.part(&entry.message) {
+            Ok(Part::Shared(data)) => entry.websocket.get_or_init(|| frames::encode_data(data)).clone(),
+            Ok(Part::Own(frame)) => frames::encode(&frame),
+            Ok(Part::Close(close)) => return bridge.close_by_publisher(close),
+            Ok(Part::Refresh) => return bridge.refresh(),
+            Err(dropped) => return self.metrics.grip_dropped(dropped),
+        };
         let latency_us = self.subscriptions.feed.now_us().saturating_sub(entry.published_us);
         self.metrics.delivered(Transport::WebSocket, frame.len(), latency_us);
         self.push(frame);
