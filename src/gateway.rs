@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! request ─▶ check ─▶ route ─┬─ push ──────▶ hub.subscribe ─▶ SSE · WebSocket · long poll
-//!                            ├─ websocket ─▶ OPEN to the backend ─▶ bridged session
+//!                            ├─ websocket ─▶ OPEN or connect to the backend ─▶ bridged session
 //!                            └─ proxy ─────▶ upstream ─▶ its response, a tunnel, or what it holds (GRIP)
 //! ```
 
+mod cloudevents;
 mod comeback;
 pub mod cors;
 mod ending;
@@ -28,6 +29,7 @@ use crate::proto::request_check;
 use crate::route::Route;
 use crate::server::request_id::RequestId;
 use crate::server::{Answer, Handler, Peer, Request};
+use crate::session::websocket_cloudevents::validations::Validations;
 use crate::telemetry::access;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::upstream::Upstreams;
@@ -76,13 +78,15 @@ struct Inner {
     settings: RefCell<Cache<Arc<ArcSwap<GatewaySettings>>, Arc<GatewaySettings>>>,
     /// Requests of held sessions that are under way.
     fetches: Fetches,
+    /// Which backends take CloudEvents of WebSockets.
+    validations: Rc<Validations>,
 }
 
 impl Gateway {
     /// A gateway of these parts.
     pub fn new(parts: Parts) -> Self {
         let settings = RefCell::new(Cache::new(Arc::clone(&parts.settings)));
-        Self { inner: Rc::new(Inner { parts, settings, fetches: Fetches::default() }) }
+        Self { inner: Rc::new(Inner { parts, settings, fetches: Fetches::default(), validations: Rc::default() }) }
     }
 }
 

@@ -23,4 +23,5 @@ pub mod subscribe;
 pub mod v1;
 pub mod webhook;
 pub mod websocket;
+pub mod websocket_cloudevents;
 pub mod websocket_over_http;

@@ -7,4 +7,5 @@ pub mod settings;
 pub mod sse;
 pub mod token;
 pub mod websocket;
+pub mod websocket_cloudevents;
 pub mod websocket_over_http;

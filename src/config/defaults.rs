@@ -59,6 +59,10 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(25);
 pub const LONG_POLL_TIMEOUT: Duration = Duration::from_secs(30);
 /// `routes[].websocket.max_message`: a message is one POST; as large as a channel's.
 pub const WEBSOCKET_MESSAGE_BYTES_MAX: u64 = 64 * 1024;
+/// `routes[].websocket.cloudevents.path`: where the service's Express library listens by default.
+pub const CLOUDEVENTS_PATH: &str = "/api/webpubsub/hubs/{hub}/";
+/// `routes[].websocket.cloudevents.origin`: what backends that allow one name only have to allow.
+pub const CLOUDEVENTS_ORIGIN: &str = "pushbridge";
 /// `routes[].websocket.pings`: answered here, since each would cost the backend a request.
 pub const PINGS: Pings = Pings::Answered;
 

@@ -5,13 +5,16 @@ mod bus;
 use crate::config::Config;
 use crate::config::quantity::{Size, Span};
 use crate::drain::FailReadiness;
-use crate::gateway::settings::{Action, AllowedOrigins, Credentials, Pings, ProxyRoute, PushRoute, WebSocketRoute};
+use crate::gateway::settings::{
+    Action, AllowedOrigins, BridgeProtocol, Credentials, Pings, ProxyRoute, PushRoute, WebSocketRoute,
+};
 use crate::hub::policy::{ChannelPolicy, ConflateKey, SlowConsumer};
 use crate::hub::shard::Start;
 use crate::publish::settings::{PublishAuth, PublishSettings, WebhookSettings, WebhookVerify};
 use crate::route::{Match, Route};
 use crate::server::listener::{ListenerSettings, Protocol};
 use crate::server::tls::{Digest, TlsSettings, TlsVersion};
+use crate::session::settings::CloudEventsSettings;
 use crate::telemetry::log::{AccessLog, LogFormat};
 use crate::upstream::settings::{Balance, UpstreamProtocol, UpstreamSettings};
 use serde_json::{Map, Value, json};
@@ -196,6 +199,9 @@ fn webhook(webhook: &WebhookSettings, secrets: Secrets) -> Value {
         WebhookVerify::StandardWebhooks { secret, tolerance } => {
             json!({ "standard_webhooks": { "secret": secrets.of(&[secret.expose()]), "tolerance": span(*tolerance) } })
         }
+        WebhookVerify::Stripe { secret, tolerance } => {
+            json!({ "stripe": { "secret": secrets.of(&[secret.expose()]), "tolerance": span(*tolerance) } })
+        }
         WebhookVerify::Hmac(hmac) => json!({ "hmac": {
             "secret": secrets.of(&[hmac.secret.expose()]),
             "algorithm": secrets.only_compared(&(hmac.algorithm, hmac.encoding)),
@@ -242,7 +248,7 @@ fn upstream(upstream: &UpstreamSettings, secrets: Secrets) -> Value {
 fn route(route: &Route<Action>, secrets: Secrets) -> Value {
     let (key, action) = match &route.action {
         Action::Push(route) => ("push", push(route)),
-        Action::WebSocket(route) => ("websocket", websocket(route)),
+        Action::WebSocket(route) => ("websocket", websocket(route, secrets)),
         Action::Proxy(route) => ("proxy", proxy(route)),
     };
     json!({ "name": &*route.name, "match": matcher(&route.matcher, secrets), key: action })
@@ -305,10 +311,15 @@ fn push(route: &PushRoute) -> Value {
     })
 }
 
-fn websocket(route: &WebSocketRoute) -> Value {
+fn websocket(route: &WebSocketRoute, secrets: Secrets) -> Value {
+    let (protocol, cloudevents) = match &route.protocol {
+        BridgeProtocol::Grip => ("grip", Value::Null),
+        BridgeProtocol::CloudEvents(settings) => ("cloudevents", self::cloudevents(settings, secrets)),
+    };
     json!({
         "upstream": &*route.upstream.name,
-        "protocol": "grip",
+        "protocol": protocol,
+        "cloudevents": cloudevents,
         "allowed_origins": origins(&route.allowed_origins),
         "keep_alive": span(route.keep_alive),
         "max_message": size(route.message_bytes_max),
@@ -316,6 +327,17 @@ fn websocket(route: &WebSocketRoute) -> Value {
             Pings::Answered => "answer",
             Pings::PassedThrough => "pass",
         },
+    })
+}
+
+fn cloudevents(settings: &CloudEventsSettings, secrets: Secrets) -> Value {
+    let key = |at: usize| settings.keys.get(at).map(|key| secrets.of(&[key.expose()]));
+    json!({
+        "hub": &*settings.hub,
+        "path": &*settings.path,
+        "origin": &*settings.origin,
+        "key": key(0),
+        "secondary_key": key(1),
     })
 }
 

@@ -17,7 +17,7 @@ use crate::route::template::ParamError;
 use crate::server::request_id::RequestId;
 use crate::server::{Response, problem};
 use crate::session::websocket::Refused;
-use crate::session::websocket_over_http as bridge;
+use crate::session::{websocket_cloudevents as cloudevents, websocket_over_http as bridge};
 use crate::telemetry::metrics::Refusal;
 use crate::upstream::UpstreamError;
 use http::header::{ALLOW, CONNECTION, RETRY_AFTER, UPGRADE};
@@ -89,6 +89,9 @@ pub enum ClientError {
         /// Why, for the log.
         error: Box<GripError>,
     },
+    /// The same, of a backend that gets CloudEvents.
+    #[error("{0}")]
+    CloudEvents(Box<cloudevents::Refused>),
     /// A route that has WebSockets only.
     #[error("this route is a WebSocket; open it with an upgrade (RFC 6455), or over HTTP/2 by RFC 8441")]
     NoUpgrade,
@@ -111,6 +114,7 @@ impl ClientError {
             Self::Upstream(error) => upstream::status(error),
             Self::Bridge(refused) => refused.status(),
             Self::Grip { error, .. } => error.status(),
+            Self::CloudEvents(refused) => refused.status(),
             Self::NoUpgrade => StatusCode::UPGRADE_REQUIRED,
         }
     }
@@ -130,14 +134,14 @@ impl ClientError {
             | Self::Handshake(_) => Some(Refusal::BadSubscribe),
             Self::Hub(_) | Self::Bus(_) => Some(Refusal::Subscriptions),
             Self::Draining => Some(Refusal::Draining),
-            Self::Upstream(_) | Self::Bridge(_) | Self::Grip { .. } => None,
+            Self::Upstream(_) | Self::Bridge(_) | Self::CloudEvents(_) | Self::Grip { .. } => None,
         }
     }
 
     /// The answer.
     pub fn response(self, request_id: RequestId) -> Response {
         let document = match &self {
-            Self::Bridge(_) => return self.bridge_response(request_id),
+            Self::Bridge(_) | Self::CloudEvents(_) => return self.bridge_response(request_id),
             Self::Handshake(refused) => refused.problem.clone(),
             Self::NotAcceptable { transports } => {
                 let names: Vec<&str> = transports.iter().map(|transport| transport.as_str()).collect();
@@ -158,6 +162,7 @@ impl ClientError {
     fn bridge_response(self, request_id: RequestId) -> Response {
         match self {
             Self::Bridge(refused) => refused.response(request_id),
+            Self::CloudEvents(refused) => refused.response(request_id),
             other => problem::response(&Problem::new(other.status(), other.to_string()), request_id),
         }
     }

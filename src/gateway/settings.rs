@@ -2,7 +2,7 @@
 
 use crate::bus::sequences::ID_CACHE_DEFAULT;
 use crate::route::RouteTable;
-use crate::session::settings::{BridgeSettings, PushSettings};
+use crate::session::settings::{BridgeSettings, CloudEventsSettings, PushSettings};
 use crate::upstream::settings::UpstreamSettings;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,11 +78,13 @@ pub enum AllowedOrigins {
     List(Vec<Box<str>>),
 }
 
-/// A `websocket` route (WebSocket over HTTP).
+/// A `websocket` route.
 #[derive(Debug)]
 pub struct WebSocketRoute {
     /// Who gets the POSTs.
     pub upstream: Arc<UpstreamSettings>,
+    /// How they look.
+    pub protocol: BridgeProtocol,
     /// Which pages may open it.
     pub allowed_origins: AllowedOrigins,
     /// A ping is sent after this much silence.
@@ -93,6 +95,15 @@ pub struct WebSocketRoute {
     pub pings: Pings,
     /// Channels of one session.
     pub subscriptions_max: usize,
+}
+
+/// How a client's messages reach a backend.
+#[derive(Debug, Clone)]
+pub enum BridgeProtocol {
+    /// WebSocket over HTTP.
+    Grip,
+    /// CloudEvents, as Azure Web PubSub sends them.
+    CloudEvents(Arc<CloudEventsSettings>),
 }
 
 impl WebSocketRoute {

@@ -55,6 +55,13 @@ pub enum WebhookVerify {
         /// How far the time stamp may be off.
         tolerance: Duration,
     },
+    /// Stripe: `Stripe-Signature: t=<time>,v1=<hex>`.
+    Stripe {
+        /// The endpoint's secret, as it is written.
+        secret: Secret,
+        /// How far the time may be off.
+        tolerance: Duration,
+    },
     /// A keyed hash of the body in a field.
     Hmac(HmacSettings),
 }

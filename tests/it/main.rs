@@ -13,6 +13,7 @@ mod autobahn;
 mod bridge;
 mod browser;
 mod cli;
+mod cloudevents;
 mod drain;
 mod grip;
 mod limits;

@@ -80,6 +80,8 @@ shape! {
         hmac: Hmac,
         /// GitHub's X-Hub-Signature-256.
         github: Github,
+        /// Stripe's Stripe-Signature.
+        stripe: Stripe,
     }
 }
 
@@ -145,5 +147,17 @@ shape! {
         secret_file: String,
         /// An environment variable with the secret.
         secret_env: String,
+    }
+}
+
+shape! {
+    /// Stripe's webhook signature.
+    Stripe {
+        /// A file with the endpoint's secret (whsec_…); a final line break is left out.
+        secret_file: String,
+        /// An environment variable with the endpoint's secret (whsec_…).
+        secret_env: String,
+        /// How far the time stamp may be off. Default: 5m.
+        tolerance: Span,
     }
 }

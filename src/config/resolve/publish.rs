@@ -95,7 +95,7 @@ impl Resolver<'_> {
         let (shape, spot) = (&webhook.value, &webhook.spot);
         let path = self.required(&shape.path, spot, "path", "write such as /hooks/orders");
         let path = path.and_then(|path| self.webhook_path(path, earlier));
-        let remedy = "write standard_webhooks, hmac or github (or none, on loopback)";
+        let remedy = "write standard_webhooks, hmac, github or stripe (or none, on loopback)";
         let verify = self.required(&shape.verify, spot, "verify", remedy);
         let verify = verify.and_then(|verify| self.verify(verify, address));
         let channel = self.required(&shape.channel, spot, "channel", "write such as \"orders.{/data/id}\"");
@@ -137,7 +137,7 @@ impl Resolver<'_> {
             WordOr::Word(file::Nothing::Nothing) if address.ip().is_loopback() => return Some(WebhookVerify::None),
             WordOr::Word(file::Nothing::Nothing) => {
                 let text = format!("none would let anybody publish, since publish.address is {address}");
-                self.problems.add(&given.spot, format!("{text}; write standard_webhooks, hmac or github"));
+                self.problems.add(&given.spot, format!("{text}; write standard_webhooks, hmac, github or stripe"));
                 return None;
             }
             WordOr::Keys(verify) => verify,
@@ -146,6 +146,7 @@ impl Resolver<'_> {
             ("standard_webhooks", !verify.standard_webhooks.is_absent()),
             ("hmac", !verify.hmac.is_absent()),
             ("github", !verify.github.is_absent()),
+            ("stripe", !verify.stripe.is_absent()),
         ];
         if !self.exactly_one(&given.spot, &keys) {
             return None;
@@ -155,6 +156,12 @@ impl Resolver<'_> {
         }
         if let Some(hmac) = verify.hmac.given() {
             return self.hmac(hmac);
+        }
+        if let Some(stripe) = verify.stripe.given() {
+            let file::Stripe { secret_file, secret_env, tolerance } = &stripe.value;
+            let tolerance = self.span(tolerance, TIMEOUT_RANGE, defaults::WEBHOOK_TOLERANCE);
+            let secret = self.secret(&stripe.spot, ("secret_file", secret_file), ("secret_env", secret_env))?;
+            return Some(WebhookVerify::Stripe { secret: secret.value, tolerance });
         }
         let github = verify.github.given()?;
         let file::Github { secret_file, secret_env } = &github.value;

@@ -167,7 +167,8 @@ impl Resolver<'_> {
         // Each is checked also where there are several, so that every problem is told at once.
         let push = push.given().and_then(|given| self.push(given, path, limits)).map(Action::Push);
         let subscriptions_max = limits.subscriptions_per_session_max;
-        let websocket = websocket.given().and_then(|given| self.websocket(given, upstreams, subscriptions_max));
+        let name = route.value.name.value().map_or("", String::as_str);
+        let websocket = websocket.given().and_then(|given| self.websocket(given, name, upstreams, subscriptions_max));
         let proxy = proxy.given().and_then(|given| {
             let upstream = self.upstream_of(&given.value.upstream, &given.spot, upstreams)?;
             let grip = self.grip_route(&given.value.grip, path, subscriptions_max);
@@ -370,13 +371,16 @@ impl Resolver<'_> {
     fn websocket(
         &mut self,
         websocket: &Given<WebSocket>,
+        name: &str,
         upstreams: &Upstreams,
         subscriptions_max: usize,
     ) -> Option<Action> {
         let shape = &websocket.value;
         let upstream = self.upstream_of(&shape.upstream, &websocket.spot, upstreams);
         let max_message = self.size(&shape.max_message, MESSAGE_BYTES_RANGE, defaults::WEBSOCKET_MESSAGE_BYTES_MAX);
+        let protocol = self.bridge_protocol(websocket, name);
         let route = WebSocketRoute {
+            protocol: protocol?,
             allowed_origins: self.allowed_origins(&shape.allowed_origins),
             keep_alive: self.span(&shape.keep_alive, KEEP_ALIVE_RANGE, defaults::KEEP_ALIVE),
             message_bytes_max: max_message,
