@@ -160,6 +160,9 @@ fn a_restart_with_its_data_loses_nothing() {
         // The condition is of the life before, in which this is the same place.
         let if_match = Some(IfMatch::At(before));
         let first = patiently("publish", || a.bus.publish(message(&channel, None, "5"), if_match)).await.position;
+        while b.bus.health().is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let moved = b.bus.publish(message(&channel, None, "x"), if_match).await;
         assert_eq!(moved, Err(BusError::Moved { position: Some(first) }));
         assert_ne!(first.epoch, before.epoch);
