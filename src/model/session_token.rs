@@ -3,7 +3,7 @@
 //! The key is a digest of the token and of what the token is bound to. So who reads the store learns no token, a token
 //! finds nothing where it does not belong (and is not used up there), and looking one up compares no secret.
 
-use crate::model::channel::ChannelName;
+use crate::model::channel::{ChannelName, fnv1a};
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,6 +11,8 @@ use std::fmt;
 
 /// How long a token is, in characters.
 pub const TOKEN_CHARS: usize = 22;
+/// What a key is the text of.
+const KEY_BYTES: usize = 32;
 
 /// 128 random bits as 22 URL-safe characters. It does not print.
 #[derive(Clone, PartialEq, Eq)]
@@ -61,6 +63,17 @@ impl fmt::Debug for SessionToken {
 }
 
 impl SessionKey {
+    /// Reads a key that stands in a store; `None` if it never was one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digest = URL_SAFE_NO_PAD.decode(text).ok()?;
+        (digest.len() == KEY_BYTES).then(|| Self(text.into()))
+    }
+
+    /// A number that is the same for the same key, always and everywhere.
+    pub fn hash32(&self) -> u32 {
+        fnv1a(&self.0)
+    }
+
     /// The text: `A–Z a–z 0–9 - _`.
     pub fn as_str(&self) -> &str {
         &self.0
