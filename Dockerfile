@@ -6,7 +6,9 @@ ARG PROFILE=release
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates cmake && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-# The target is named so that the flags hold for the program alone, not for what builds it.
+# The target is named so that the flags hold for the program alone, not for what builds it. Kernels for arm64 have pages of
+# up to 64 KiB; jemalloc takes all up to the one that it was built for.
+ENV AARCH64_UNKNOWN_LINUX_GNU_JEMALLOC_SYS_WITH_LG_PAGE=16
 RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
  && RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile "$PROFILE" --target "$target" \
  && install -D -s "target/$target/$([ "$PROFILE" = dev ] && echo debug || echo "$PROFILE")/pushbridge" /out/pushbridge

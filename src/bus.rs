@@ -15,6 +15,7 @@ pub mod kafka;
 pub mod memory;
 pub mod nats;
 pub mod redis;
+pub mod sequences;
 pub mod settings;
 pub mod store;
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod outgoing;
 mod pool;
 mod roster;
 pub mod settings;
+pub mod signature;
 mod upgrade;
 mod upload;
 

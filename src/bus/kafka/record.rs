@@ -154,6 +154,7 @@ mod tests {
             event: None,
             data: Data::Text("x".into()),
             cloudevent: None,
+            grip: None,
         }
     }
 

@@ -23,6 +23,7 @@ fn record(epoch: u64, number: u64, id: Option<&str>) -> Incoming {
         event: None,
         data: Data::Text("x".into()),
         cloudevent: None,
+        grip: None,
     };
     Incoming { number, at_ms: number, stamp, message: Some(message) }
 }
