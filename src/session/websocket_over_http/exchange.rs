@@ -4,6 +4,7 @@
 //! any moment, also while OPEN is under way, and the backend must not keep a connection that no longer exists.
 
 use crate::proto::websocket_over_http::bridge::{Action, AnswerError, Bridge, Outcome};
+use crate::proto::websocket_over_http::meta::Meta;
 use crate::proto::websocket_over_http::retry::Jitter;
 use crate::proto::websocket_over_http::{ANSWER_BYTES_MAX, fields};
 use crate::server::body::{Body, ReadError, read_whole};
@@ -55,17 +56,23 @@ pub struct Reply {
 pub struct NoRandomness;
 
 impl Exchange {
-    /// An exchange that has said nothing yet. `client` are the fields of the client's handshake.
+    /// An exchange that has said nothing yet. `client` are the fields of the client's handshake, `meta` is what the backend
+    /// gave to keep if the session was elsewhere before.
     ///
     /// # Errors
     /// When the system gives no random bytes for the connection's id.
-    pub fn new(backend: Rc<dyn Backend>, client: &HeaderMap, settings: BridgeSettings) -> Result<Self, NoRandomness> {
+    pub fn new(
+        backend: Rc<dyn Backend>,
+        client: &HeaderMap,
+        settings: BridgeSettings,
+        meta: Meta,
+    ) -> Result<Self, NoRandomness> {
         let mut random = [0; 16];
         SystemRandom::new().fill(&mut random).map_err(|_| NoRandomness)?;
         let connection_id = fields::connection_id(random);
         let fields = fields::for_backend(client, &connection_id);
         let inner = Inner {
-            bridge: Bridge::new(settings.pings),
+            bridge: Bridge::new(settings.pings, meta),
             backend,
             connection_id: connection_id.into(),
             fields,
@@ -94,6 +101,11 @@ impl Exchange {
     /// The machine.
     pub fn bridge(&mut self) -> Option<&mut Bridge> {
         self.inner.as_mut().map(|inner| &mut inner.bridge)
+    }
+
+    /// What the backend gave to keep.
+    pub fn meta(&self) -> Option<&Meta> {
+        self.inner.as_ref().map(|inner| inner.bridge.meta())
     }
 
     /// The machine's next action for the client; requests are sent on the way.
