@@ -42,8 +42,17 @@ impl SessionToken {
 
     /// Where the session is kept that has this token on a route, whose own channels (by the request's path) are `own`.
     pub fn key(&self, route: &str, own: &[ChannelName]) -> SessionKey {
+        self.digest(b"pushbridge session 1\0", route, own.iter().map(ChannelName::as_str))
+    }
+
+    /// Where the bridged session is kept that has this token on a route and path.
+    pub fn key_on_path(&self, route: &str, path: &str) -> SessionKey {
+        self.digest(b"pushbridge bridge 1\0", route, std::iter::once(path))
+    }
+
+    fn digest<'a>(&self, kind: &[u8], route: &str, bound_to: impl Iterator<Item = &'a str>) -> SessionKey {
         let mut digest = Context::new(&SHA256);
-        digest.update(b"pushbridge session 1\0");
+        digest.update(kind);
         // Lengths, so that no two routes and channels read alike.
         let mut part = |text: &str| {
             digest.update(&(text.len() as u64).to_be_bytes());
@@ -51,7 +60,7 @@ impl SessionToken {
         };
         part(&self.0);
         part(route);
-        own.iter().for_each(|channel| part(channel.as_str()));
+        bound_to.for_each(part);
         SessionKey(URL_SAFE_NO_PAD.encode(digest.finish()).into())
     }
 }
@@ -116,6 +125,8 @@ mod tests {
                 prop_assert_ne!(&key, &token.key(route, &own), "{}", route);
             }
             prop_assert_eq!(&key, &token.key("r", &[name("a")]));
+            prop_assert_ne!(&key, &token.key_on_path("r", "a"));
+            prop_assert_ne!(token.key_on_path("r", "a"), token.key_on_path("r", "b"));
         }
     }
 
