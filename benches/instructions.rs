@@ -52,6 +52,7 @@ fn message(data: fn(Box<str>) -> Data) -> (Message, Cursor) {
         event: Label::new("price").ok(),
         data: data(text.into()),
         cloudevent: None,
+        grip: None,
     };
     (message, Cursor::one(&channel(), Position { epoch: 1_700_000_000_000, offset: 123_456 }))
 }

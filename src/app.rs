@@ -16,6 +16,7 @@ mod worker;
 
 use crate::admin::reload::Reloads;
 use crate::bus::Bus;
+use crate::bus::sequences::{Audience, Sequences};
 use crate::bus::store::SessionStore;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -112,6 +113,7 @@ struct Shared {
     hub: Arc<Hub>,
     bus: Arc<dyn Bus>,
     sessions: Arc<dyn SessionStore>,
+    sequences: Arc<Sequences>,
     gateway: Arc<ArcSwap<GatewaySettings>>,
     policies: Arc<ArcSwap<ChannelPolicies>>,
     publish: Arc<ArcSwap<PublishSettings>>,
@@ -203,11 +205,15 @@ fn share(
     let hub = Hub::new(config.workers.get(), Clock::start(), hub_limits, Arc::clone(&policies));
     let window = config.publish.idempotency_window;
     let around = bus::Around { hub: &hub, metrics: &metrics, readiness: &readiness, window, sessions: config.sessions };
+    let audience = if config.bus.is_shared() { Audience::Everywhere } else { Audience::Here };
     let Engine { bus, sessions } = bus::make(config.bus, &around)?;
+    let sequences = Sequences::new(Arc::clone(&hub), audience);
+    sequences.set_id_cache(config.gateway.id_cache());
     Ok(Arc::new(Shared {
         hub,
         bus,
         sessions,
+        sequences,
         gateway: Arc::new(ArcSwap::from_pointee(config.gateway)),
         policies,
         publish: Arc::new(ArcSwap::from_pointee(config.publish)),

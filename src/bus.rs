@@ -14,6 +14,7 @@ pub mod health;
 pub mod memory;
 pub mod nats;
 pub mod redis;
+pub mod sequences;
 pub mod settings;
 pub mod store;
 #[cfg(test)]

@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! request ─▶ check ─▶ route ─┬─ push ──────▶ hub.subscribe ─▶ SSE · WebSocket · long poll
-//!                            ├─ websocket ─▶ OPEN to the backend ─▶ bridged session
-//!                            └─ proxy ─────▶ upstream ─▶ its response, or a tunnel
+//!                            ├─ websocket ─▶ OPEN or connect to the backend ─▶ bridged session
+//!                            └─ proxy ─────▶ upstream ─▶ its response, a tunnel, or what it holds (GRIP)
 //! ```
 
+mod cloudevents;
 mod comeback;
 pub mod cors;
 mod ending;
 pub mod forward;
+mod grip;
 mod polls;
 pub mod push;
 pub mod respond;
@@ -27,11 +29,13 @@ use crate::proto::request_check;
 use crate::route::Route;
 use crate::server::request_id::RequestId;
 use crate::server::{Answer, Handler, Peer, Request};
+use crate::session::websocket_cloudevents::validations::Validations;
 use crate::telemetry::access;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::upstream::Upstreams;
 use arc_swap::{ArcSwap, Cache};
 use futures_util::future::LocalBoxFuture;
+use grip::Fetches;
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, StatusCode};
 use polls::{Polled, Polls};
@@ -72,13 +76,17 @@ struct Inner {
     parts: Parts,
     /// The settings as of the last look.
     settings: RefCell<Cache<Arc<ArcSwap<GatewaySettings>>, Arc<GatewaySettings>>>,
+    /// Requests of held sessions that are under way.
+    fetches: Fetches,
+    /// Which backends take CloudEvents of WebSockets.
+    validations: Rc<Validations>,
 }
 
 impl Gateway {
     /// A gateway of these parts.
     pub fn new(parts: Parts) -> Self {
         let settings = RefCell::new(Cache::new(Arc::clone(&parts.settings)));
-        Self { inner: Rc::new(Inner { parts, settings }) }
+        Self { inner: Rc::new(Inner { parts, settings, fetches: Fetches::default(), validations: Rc::default() }) }
     }
 }
 
@@ -120,7 +128,10 @@ impl Inner {
                         Err(error) => Err(error),
                     },
                     Action::WebSocket(bridge) => self.websocket(bridge, parts, exchange).await,
-                    Action::Proxy(proxy) => self.forward(proxy, Request::from_parts(parts, body), exchange).await,
+                    Action::Proxy(proxy) => {
+                        let request = Request::from_parts(parts, body);
+                        self.forward(proxy, channels, request, exchange).await
+                    }
                 };
                 (Some(route), result)
             }
@@ -186,7 +197,11 @@ impl Inner {
             Action::Push(push) => {
                 push.channels.iter().map(|channel| channel.fill(&params)).collect::<Result<_, _>>()?
             }
-            Action::WebSocket(_) | Action::Proxy(_) => Vec::new(),
+            Action::Proxy(proxy) => {
+                let implicit = proxy.grip.iter().flat_map(|grip| &grip.channels);
+                implicit.map(|channel| channel.fill(&params)).collect::<Result<_, _>>()?
+            }
+            Action::WebSocket(_) => Vec::new(),
         };
         Ok((Arc::clone(route), channels))
     }

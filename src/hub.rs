@@ -12,6 +12,7 @@
 pub mod channel;
 pub use crate::clock;
 pub mod conflate;
+pub mod ids;
 pub mod log;
 pub mod policy;
 pub mod shard;
@@ -94,6 +95,8 @@ pub struct Hub {
     /// Sessions of all shards.
     sessions: AtomicUsize,
     epoch: AtomicU64,
+    /// Ids of messages from before, in microseconds of the clock, are forgotten.
+    ids_since_us: AtomicU64,
 }
 
 impl Hub {
@@ -110,6 +113,7 @@ impl Hub {
             messages: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
             epoch: AtomicU64::new(clock::unix_ms()),
+            ids_since_us: AtomicU64::new(0),
         })
     }
 
@@ -230,6 +234,12 @@ impl Hub {
     /// channels: what other instances gave to clients as the channel's place is then known here, too.
     pub fn advance_to(&self, channel: &Channel, last: Position) {
         channel.log.lock().advance_to(last);
+    }
+
+    /// Says that the channel goes on in another epoch with all that it has: `past` is how far each earlier one reached
+    /// into it. Nobody has missed anything.
+    pub fn renew(&self, channel: &Channel, epoch: u64, past: Box<[Position]>) {
+        channel.log.lock().renew(epoch, past);
     }
 
     /// Channels that no session is on, and no one else holds: a bus may stop following them. `forget` says yes for

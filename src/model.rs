@@ -5,6 +5,7 @@
 pub mod channel;
 pub mod cursor;
 pub mod drain;
+pub mod grip;
 pub mod message;
 pub mod pattern;
 pub mod position;

@@ -1,14 +1,16 @@
 //! The publish listener: where backends POST events.
 //!
-//! `POST /v1/events` takes JSON events, NDJSON and CloudEvents; each webhook of the configuration has a path of its
-//! own; `GET /v1/channels/…` tells of a channel. A request is authenticated, read within bounds, decoded as a whole, checked against each channel's policy, and
-//! only then given to the bus. This room knows no sessions and no routes.
+//! `POST /v1/events` takes JSON events, NDJSON and CloudEvents; `POST /publish/` takes GRIP items; each webhook of the
+//! configuration has a path of its own; `GET /v1/channels/…` tells of a channel. A request is authenticated, read within
+//! bounds, decoded as a whole, checked against each channel's policy, and only then given to the bus. This room knows no
+//! sessions and no routes.
 
 mod auth;
 mod body;
 mod channels;
 mod condition;
 mod events;
+mod grip;
 mod media;
 mod ndjson;
 mod respond;
@@ -19,6 +21,7 @@ mod tests;
 mod webhook;
 
 use crate::bus::Bus;
+use crate::bus::sequences::Sequences;
 use crate::hub::policy::ChannelPolicies;
 use crate::server::body::Body;
 use crate::server::request_id::RequestId;
@@ -53,6 +56,7 @@ struct Room {
     settings: RefCell<Cache<Arc<ArcSwap<PublishSettings>>, Arc<PublishSettings>>>,
     policies: Arc<ArcSwap<ChannelPolicies>>,
     bus: Arc<dyn Bus>,
+    sequences: Arc<Sequences>,
     metrics: Rc<WorkerMetrics>,
     waits: body::Waits,
     now_secs: fn() -> u64,
@@ -64,11 +68,12 @@ impl PublishHandler {
         settings: Arc<ArcSwap<PublishSettings>>,
         policies: Arc<ArcSwap<ChannelPolicies>>,
         bus: Arc<dyn Bus>,
+        sequences: Arc<Sequences>,
         metrics: Rc<WorkerMetrics>,
     ) -> Self {
         let settings = RefCell::new(Cache::new(settings));
         let (waits, now_secs) = (body::Waits::default(), unix_secs as fn() -> u64);
-        Self { room: Rc::new(Room { settings, policies, bus, metrics, waits, now_secs }) }
+        Self { room: Rc::new(Room { settings, policies, bus, sequences, metrics, waits, now_secs }) }
     }
 }
 
@@ -76,11 +81,13 @@ impl Handler for PublishHandler {
     fn handle(&self, request: Request, _peer: Rc<Peer>) -> LocalBoxFuture<'static, Answer> {
         let room = Rc::clone(&self.room);
         Box::pin(async move {
+            let plain = grip::answers_plainly(&request);
             let response = match answer(&room, request).await {
                 Ok(response) => response,
                 Err(error) => {
                     error.count(&room.metrics);
-                    respond::refused(&error, RequestId::next())
+                    let refused = respond::refused(&error, RequestId::next());
+                    if plain { respond::plainly(refused, &error) } else { refused }
                 }
             };
             room.metrics.publish_request(response.status().as_u16());
@@ -100,6 +107,14 @@ async fn answer(room: &Rc<Room>, request: Request) -> Result<Response, PublishEr
     if let Some(rest) = path.strip_prefix(channels::CHANNELS_PATH) {
         only(&head.method, &[Method::GET, Method::HEAD])?;
         return Box::pin(channels::answer(room, &settings, &head, rest)).await;
+    }
+    if grip::PUBLISH_PATHS.contains(&path) {
+        only(&head.method, &[Method::POST])?;
+        return Box::pin(grip::publish(room, &settings, &head.headers, body)).await;
+    }
+    if path == grip::RECOVER_PATH {
+        only(&head.method, &[Method::POST])?;
+        return grip::recover(room, &settings, &head.headers).await;
     }
     if let Some(hook) = settings.webhooks.iter().find(|hook| *hook.path == *path) {
         only(&head.method, &[Method::POST])?;

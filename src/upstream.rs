@@ -15,6 +15,7 @@ mod outgoing;
 mod pool;
 mod roster;
 pub mod settings;
+pub mod signature;
 mod upgrade;
 mod upload;
 

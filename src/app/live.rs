@@ -49,6 +49,7 @@ impl Target for Live {
         shared.drain.set_settings(config.drain);
         shared.bus.set_window(config.publish.idempotency_window);
         shared.publish.store(Arc::new(config.publish));
+        shared.sequences.set_id_cache(config.gateway.id_cache());
         let routes = shared.gateway.swap(Arc::new(config.gateway));
         let (level, settings) = &mut self.log;
         if *settings != config.log {

@@ -145,6 +145,7 @@ impl Servers {
             Arc::clone(&shared.publish),
             Arc::clone(&shared.policies),
             Arc::clone(&shared.bus),
+            Arc::clone(&shared.sequences),
             Rc::clone(metrics),
         );
         let admin = AdminHandler::new(admin::Parts {

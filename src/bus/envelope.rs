@@ -8,6 +8,8 @@
 //! share a bus while one takes the other's place; what must not be passed over makes a new version. The channel, the
 //! position and the time travel beside it: each bus has places of its own for them.
 
+mod grip;
+
 use crate::model::channel::ChannelName;
 use crate::model::message::{Data, Label, Message};
 
@@ -20,6 +22,7 @@ const END: u8 = 0;
 const ID: u8 = 1;
 const EVENT: u8 = 2;
 const CLOUDEVENT: u8 = 3;
+const GRIP: u8 = 4;
 
 /// Why bytes from a bus are no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +37,7 @@ pub enum EnvelopeError {
 
 /// The message's bytes, but for its channel.
 pub fn encode(message: &Message) -> Vec<u8> {
-    let Message { channel: _, id, event, data, cloudevent } = message;
+    let Message { channel: _, id, event, data, cloudevent, grip } = message;
     let mut out = Vec::with_capacity(16 + message.size_bytes());
     out.push(VERSION);
     out.push(match data {
@@ -42,9 +45,12 @@ pub fn encode(message: &Message) -> Vec<u8> {
         Data::Json(_) => JSON,
         Data::Binary(_) => BINARY,
     });
-    put_part(&mut out, ID, id.as_ref().map(Label::as_str));
-    put_part(&mut out, EVENT, event.as_ref().map(Label::as_str));
-    put_part(&mut out, CLOUDEVENT, cloudevent.as_deref());
+    put_text(&mut out, ID, id.as_ref().map(Label::as_str));
+    put_text(&mut out, EVENT, event.as_ref().map(Label::as_str));
+    put_text(&mut out, CLOUDEVENT, cloudevent.as_deref());
+    if let Some(grip) = grip {
+        put_part(&mut out, GRIP, &grip::encode(grip));
+    }
     out.push(END);
     out.extend_from_slice(data.as_bytes());
     out
@@ -60,12 +66,13 @@ pub fn decode(channel: ChannelName, bytes: &[u8]) -> Result<Message, EnvelopeErr
         return Err(EnvelopeError::Version(version));
     }
     let (&kind, mut rest) = rest.split_first().ok_or(EnvelopeError::Damaged)?;
-    let (mut id, mut event, mut cloudevent) = (None, None, None);
+    let (mut id, mut event, mut cloudevent, mut grip) = (None, None, None, None);
     while let Some((tag, part)) = take_part(&mut rest)? {
         match tag {
             ID => id = Some(label(part)?),
             EVENT => event = Some(label(part)?),
             CLOUDEVENT => cloudevent = Some(text(part)?.into()),
+            GRIP => grip = Some(Box::new(grip::decode(part)?)),
             _ => {}
         }
     }
@@ -75,7 +82,7 @@ pub fn decode(channel: ChannelName, bytes: &[u8]) -> Result<Message, EnvelopeErr
         BINARY => Data::Binary(rest.into()),
         _ => return Err(EnvelopeError::Damaged),
     };
-    Ok(Message { channel, id, event, data, cloudevent })
+    Ok(Message { channel, id, event, data, cloudevent, grip })
 }
 
 fn text(bytes: &[u8]) -> Result<&str, EnvelopeError> {
@@ -86,12 +93,16 @@ fn label(bytes: &[u8]) -> Result<Label, EnvelopeError> {
     Label::new(text(bytes)?).map_err(|_| EnvelopeError::Damaged)
 }
 
-fn put_part(out: &mut Vec<u8>, tag: u8, part: Option<&str>) {
-    if let Some(part) = part {
-        out.push(tag);
-        put_length(out, part.len());
-        out.extend_from_slice(part.as_bytes());
+fn put_text(out: &mut Vec<u8>, tag: u8, text: Option<&str>) {
+    if let Some(text) = text {
+        put_part(out, tag, text.as_bytes());
     }
+}
+
+fn put_part(out: &mut Vec<u8>, tag: u8, part: &[u8]) {
+    out.push(tag);
+    put_length(out, part.len());
+    out.extend_from_slice(part);
 }
 
 /// The next part; `None` at their end.
@@ -154,7 +165,8 @@ mod tests {
         fn a_message_survives_its_envelope(
             id in label(), event in label(), data in data(), attributes in proptest::option::of(".{1,200}"),
         ) {
-            let message = Message { channel: channel(), id, event, data, cloudevent: attributes.map(Into::into) };
+            let cloudevent = attributes.map(Into::into);
+            let message = Message { channel: channel(), id, event, data, cloudevent, grip: None };
             prop_assert_eq!(decode(channel(), &encode(&message)), Ok(message));
         }
 

@@ -130,6 +130,7 @@ mod tests {
             event: None,
             data: Data::Text("x".into()),
             cloudevent: None,
+            grip: None,
         }
     }
 

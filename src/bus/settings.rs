@@ -18,6 +18,13 @@ pub enum BusSettings {
     Kafka(Box<KafkaSettings>),
 }
 
+impl BusSettings {
+    /// Whether sessions of other instances get what is published here.
+    pub fn is_shared(&self) -> bool {
+        !matches!(self, Self::Memory)
+    }
+}
+
 /// What sessions that are lost may expect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionSettings {

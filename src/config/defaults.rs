@@ -43,6 +43,12 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// `upstreams.*.retries.attempts`: one server restarting is not seen; more would only add load to a broken backend.
 pub const RETRY_ATTEMPTS_MAX: u32 = 2;
 
+/// `upstreams.*.grip.issuer`: who signs.
+pub const GRIP_ISSUER: &str = "pushbridge";
+/// `upstreams.*.grip.id_cache`: longer than a publisher's retries last; backends that count from 1 again after a
+/// restart are not held up for long.
+pub const GRIP_ID_CACHE: Duration = crate::bus::sequences::ID_CACHE_DEFAULT;
+
 /// `routes[].match.path`: a route by host alone is common.
 pub const MATCH_PATH: &str = "/**";
 /// `routes[].push.transports`: all of them; SSE first, since it needs no more than a GET.
@@ -53,6 +59,10 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(25);
 pub const LONG_POLL_TIMEOUT: Duration = Duration::from_secs(30);
 /// `routes[].websocket.max_message`: a message is one POST; as large as a channel's.
 pub const WEBSOCKET_MESSAGE_BYTES_MAX: u64 = 64 * 1024;
+/// `routes[].websocket.cloudevents.path`: where the service's Express library listens by default.
+pub const CLOUDEVENTS_PATH: &str = "/api/webpubsub/hubs/{hub}/";
+/// `routes[].websocket.cloudevents.origin`: what backends that allow one name only have to allow.
+pub const CLOUDEVENTS_ORIGIN: &str = "pushbridge";
 /// `routes[].websocket.pings`: answered here, since each would cost the backend a request.
 pub const PINGS: Pings = Pings::Answered;
 

@@ -129,6 +129,8 @@ shape! {
         timeouts: Timeouts,
         /// What is tried again.
         retries: Retries,
+        /// How a backend that speaks GRIP knows who asks. Default: requests are not signed.
+        grip: GripUpstream,
     }
 }
 
@@ -159,6 +161,20 @@ shape! {
         connect: Span,
         /// From the end of the request to the head of the response. Default: 30s.
         response: Span,
+    }
+}
+
+shape! {
+    /// What a backend that speaks GRIP is told.
+    GripUpstream {
+        /// The `iss` of the signature (Grip-Sig). Default: pushbridge.
+        issuer: String,
+        /// A file with the key: a secret, base64: and a secret, or a PEM private key (P-256 or RSA).
+        key_file: String,
+        /// An environment variable with the key.
+        key_env: String,
+        /// How long ids of published items are remembered; the longest of all upstreams counts. Default: 60s.
+        id_cache: Span,
     }
 }
 

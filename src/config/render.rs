@@ -5,13 +5,16 @@ mod bus;
 use crate::config::Config;
 use crate::config::quantity::{Size, Span};
 use crate::drain::FailReadiness;
-use crate::gateway::settings::{Action, AllowedOrigins, Credentials, Pings, PushRoute, WebSocketRoute};
+use crate::gateway::settings::{
+    Action, AllowedOrigins, BridgeProtocol, Credentials, Pings, ProxyRoute, PushRoute, WebSocketRoute,
+};
 use crate::hub::policy::{ChannelPolicy, ConflateKey, SlowConsumer};
 use crate::hub::shard::Start;
 use crate::publish::settings::{PublishAuth, PublishSettings, WebhookSettings, WebhookVerify};
 use crate::route::{Match, Route};
 use crate::server::listener::{ListenerSettings, Protocol};
 use crate::server::tls::{Digest, TlsSettings, TlsVersion};
+use crate::session::settings::CloudEventsSettings;
 use crate::telemetry::log::{AccessLog, LogFormat};
 use crate::upstream::settings::{Balance, UpstreamProtocol, UpstreamSettings};
 use serde_json::{Map, Value, json};
@@ -66,7 +69,7 @@ pub(super) fn masked(value: &Value) -> Value {
 pub(super) fn render(config: &Config, secrets: Secrets) -> Value {
     let upstreams = config.gateway.upstreams.iter();
     let upstreams: Map<_, _> =
-        upstreams.map(|upstream| (upstream.name.to_string(), self::upstream(upstream))).collect();
+        upstreams.map(|upstream| (upstream.name.to_string(), self::upstream(upstream, secrets))).collect();
     let channels = config.channels.iter().map(|(pattern, policy)| channel(pattern.as_str(), policy));
     let whole = config.channels.iter().any(|(pattern, _)| pattern.as_str() == "**");
     let rest = (!whole).then(|| channel("**", config.channels.default_policy()));
@@ -179,6 +182,7 @@ fn tls(tls: &TlsSettings, secrets: Secrets) -> Value {
 fn publish(publish: &PublishSettings, secrets: Secrets) -> Value {
     let auth = publish.auth.iter().map(|auth| match auth {
         PublishAuth::Bearer(token) => json!({ "bearer": secrets.of(&[token.expose()]) }),
+        PublishAuth::GripSig(key) => json!({ "grip_sig": secrets.of(&[key.fingerprint()]) }),
     });
     json!({
         "address": publish.address.to_string(),
@@ -194,6 +198,9 @@ fn webhook(webhook: &WebhookSettings, secrets: Secrets) -> Value {
         WebhookVerify::None => json!("none"),
         WebhookVerify::StandardWebhooks { secret, tolerance } => {
             json!({ "standard_webhooks": { "secret": secrets.of(&[secret.expose()]), "tolerance": span(*tolerance) } })
+        }
+        WebhookVerify::Stripe { secret, tolerance } => {
+            json!({ "stripe": { "secret": secrets.of(&[secret.expose()]), "tolerance": span(*tolerance) } })
         }
         WebhookVerify::Hmac(hmac) => json!({ "hmac": {
             "secret": secrets.of(&[hmac.secret.expose()]),
@@ -213,7 +220,7 @@ fn webhook(webhook: &WebhookSettings, secrets: Secrets) -> Value {
     })
 }
 
-fn upstream(upstream: &UpstreamSettings) -> Value {
+fn upstream(upstream: &UpstreamSettings, secrets: Secrets) -> Value {
     let servers = upstream.servers.iter().map(|server| match server.host.contains(':') {
         true => format!("http://[{}]:{}", server.host, server.port),
         false => format!("http://{}:{}", server.host, server.port),
@@ -230,16 +237,35 @@ fn upstream(upstream: &UpstreamSettings) -> Value {
         },
         "timeouts": { "connect": span(upstream.connect_timeout), "response": span(upstream.response_timeout) },
         "retries": { "attempts": upstream.retry_attempts_max },
+        "grip": upstream.grip.as_ref().map(|grip| json!({
+            "issuer": &*grip.issuer,
+            "key_file": grip.key.as_ref().map(|key| secrets.of(&[key.fingerprint()])),
+            "id_cache": span(grip.id_cache),
+        })),
     })
 }
 
 fn route(route: &Route<Action>, secrets: Secrets) -> Value {
     let (key, action) = match &route.action {
         Action::Push(route) => ("push", push(route)),
-        Action::WebSocket(route) => ("websocket", websocket(route)),
-        Action::Proxy(route) => ("proxy", json!({ "upstream": &*route.upstream.name })),
+        Action::WebSocket(route) => ("websocket", websocket(route, secrets)),
+        Action::Proxy(route) => ("proxy", proxy(route)),
     };
     json!({ "name": &*route.name, "match": matcher(&route.matcher, secrets), key: action })
+}
+
+fn proxy(route: &ProxyRoute) -> Value {
+    let grip = route.grip.as_ref().map(|grip| {
+        let channels: Vec<_> = grip.channels.iter().map(ToString::to_string).collect();
+        match channels.is_empty() && grip.channel_prefix.is_empty() {
+            true => json!(true),
+            false => json!({
+                "channel_prefix": Some(&*grip.channel_prefix).filter(|prefix| !prefix.is_empty()),
+                "channels": channels,
+            }),
+        }
+    });
+    json!({ "upstream": &*route.upstream.name, "grip": grip })
 }
 
 fn matcher(matcher: &Match, secrets: Secrets) -> Value {
@@ -285,10 +311,15 @@ fn push(route: &PushRoute) -> Value {
     })
 }
 
-fn websocket(route: &WebSocketRoute) -> Value {
+fn websocket(route: &WebSocketRoute, secrets: Secrets) -> Value {
+    let (protocol, cloudevents) = match &route.protocol {
+        BridgeProtocol::Grip => ("grip", Value::Null),
+        BridgeProtocol::CloudEvents(settings) => ("cloudevents", self::cloudevents(settings, secrets)),
+    };
     json!({
         "upstream": &*route.upstream.name,
-        "protocol": "grip",
+        "protocol": protocol,
+        "cloudevents": cloudevents,
         "allowed_origins": origins(&route.allowed_origins),
         "keep_alive": span(route.keep_alive),
         "max_message": size(route.message_bytes_max),
@@ -296,6 +327,17 @@ fn websocket(route: &WebSocketRoute) -> Value {
             Pings::Answered => "answer",
             Pings::PassedThrough => "pass",
         },
+    })
+}
+
+fn cloudevents(settings: &CloudEventsSettings, secrets: Secrets) -> Value {
+    let key = |at: usize| settings.keys.get(at).map(|key| secrets.of(&[key.expose()]));
+    json!({
+        "hub": &*settings.hub,
+        "path": &*settings.path,
+        "origin": &*settings.origin,
+        "key": key(0),
+        "secondary_key": key(1),
     })
 }
 

@@ -3,6 +3,7 @@
 
 mod bus;
 mod channels;
+mod cloudevents;
 mod files;
 mod listeners;
 mod publish;

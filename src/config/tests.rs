@@ -332,7 +332,7 @@ fn publishing_to_everybody_is_refused() {
     section(
         &format!("publish: {{ address: '[::]:1', auth: [{{ bearer: {{ token_env: TOKEN }} }}], webhooks: [{hook}] }}"),
         &[
-            "publish.webhooks[0].verify: none would let anybody publish, since publish.address is [::]:1; write standard_webhooks, hmac or github (c.yaml:1:104)",
+            "publish.webhooks[0].verify: none would let anybody publish, since publish.address is [::]:1; write standard_webhooks, hmac, github or stripe (c.yaml:1:104)",
         ],
     );
 }
@@ -378,7 +378,7 @@ fn secrets_come_from_files_and_the_environment() {
     );
     section(
         "publish: { auth: [{ jwt: {} }] }",
-        &["publish.auth[0].jwt: unknown key \"jwt\"; the keys here are bearer (c.yaml:1:21)"],
+        &["publish.auth[0].jwt: unknown key \"jwt\"; the keys here are bearer, grip_sig (c.yaml:1:21)"],
     );
 }
 
@@ -388,7 +388,7 @@ fn webhooks_are_checked() {
     hook(
         "path: /h",
         &[
-            "publish.webhooks[0].verify: missing; write standard_webhooks, hmac or github (or none, on loopback) (c.yaml:1:23)",
+            "publish.webhooks[0].verify: missing; write standard_webhooks, hmac, github or stripe (or none, on loopback) (c.yaml:1:23)",
             "publish.webhooks[0].channel: missing; write such as \"orders.{/data/id}\" (c.yaml:1:23)",
         ],
     );
@@ -421,10 +421,10 @@ fn webhooks_are_checked() {
         ],
     );
     hook(
-        "path: /h, channel: c, verify: { github: {}, stripe: {} }",
+        "path: /h, channel: c, verify: { github: {}, stripes: {} }",
         &[
             "publish.webhooks[0].verify.github: has none of secret_file, secret_env; write one (c.yaml:1:65)",
-            "publish.webhooks[0].verify.stripe: unknown key \"stripe\"; the keys here are standard_webhooks, hmac, github (c.yaml:1:69)",
+            "publish.webhooks[0].verify.stripes: unknown key \"stripes\"; did you mean \"stripe\"? (c.yaml:1:69)",
         ],
     );
 }
@@ -461,16 +461,62 @@ fn routes_are_checked() {
     );
     route("match: {}, proxy: {}", &["routes[0].proxy.upstream: missing; name one of upstreams (c.yaml:1:41)"]);
     route(
-        "match: {}, websocket: { upstream: shop, protocol: cloudevents, max_message: 0 }",
+        "match: {}, websocket: { upstream: shop, protocol: cloudevent, max_message: 0 }",
         &[
             "routes[0].websocket.upstream: \"shop\" is not defined; defined are chat (c.yaml:1:57)",
-            "routes[0].websocket.protocol: \"cloudevents\" is unknown here; only this is known: grip (c.yaml:1:73)",
-            "routes[0].websocket.max_message: 0 is out of range; write 1 to 64MiB (c.yaml:1:99)",
+            "routes[0].websocket.protocol: \"cloudevent\" is unknown here; did you mean \"cloudevents\"? (c.yaml:1:73)",
+            "routes[0].websocket.max_message: 0 is out of range; write 1 to 64MiB (c.yaml:1:98)",
         ],
     );
     refused(
         &format!("{LISTENERS}routes: [{{ name: a, match: {{}}, {p} }}]"),
         &["routes[0].proxy.upstream: \"chat\" is not defined; add it to upstreams (c.yaml:2:51)"],
+    );
+}
+
+#[test]
+fn routes_by_cloudevents_are_checked() {
+    #[track_caller]
+    fn check(section: &str, expected: &[&str]) {
+        route(&format!("match: {{}}, websocket: {{ upstream: chat, {section} }}"), expected);
+    }
+    check(
+        "cloudevents: {}",
+        &[
+            "routes[0].websocket.cloudevents: does nothing without protocol: cloudevents; add that, or remove this (c.yaml:1:76)",
+        ],
+    );
+    check(
+        "protocol: cloudevents, pings: pass",
+        &[
+            "routes[0].websocket.pings: pass can't be with protocol: cloudevents, which has no event for pings; remove it (c.yaml:1:93)",
+        ],
+    );
+    for (section, wrong) in [
+        ("hub: 'a b'", "hub: \"a b\" is no hub; write 1 to 128 of a-z, A-Z, 0-9, `-`, `_` and `.` (c.yaml:1:106)"),
+        (
+            "path: 'x'",
+            "path: \"x\" is no path for events; write such as /eventhandler or /api/{hub}/{event} (c.yaml:1:107)",
+        ),
+        (
+            "path: '/{x}'",
+            "path: \"/{x}\" is no path for events; write such as /eventhandler or /api/{hub}/{event} (c.yaml:1:107)",
+        ),
+        (
+            "origin: 'https://a'",
+            "origin: \"https://a\" is no host name; write such as push.example, without a scheme (c.yaml:1:109)",
+        ),
+    ] {
+        check(
+            &format!("protocol: cloudevents, cloudevents: {{ {section} }}"),
+            &[&format!("routes[0].websocket.cloudevents.{wrong}")],
+        );
+    }
+    check(
+        "protocol: cloudevents, cloudevents: { secondary_key_env: TOKEN }",
+        &[
+            "routes[0].websocket.cloudevents: has a secondary key without a primary one; write that one as key_file or key_env (c.yaml:1:99)",
+        ],
     );
 }
 
@@ -639,7 +685,15 @@ fn secrets_are_read_and_never_shown() {
 {LISTENERS}{UPSTREAMS}{ROUTES}"
     );
     let config = accepted(&source);
-    let tokens: Vec<_> = config.publish.auth.iter().map(|PublishAuth::Bearer(token)| token.expose()).collect();
+    let tokens: Vec<_> = config
+        .publish
+        .auth
+        .iter()
+        .filter_map(|way| match way {
+            PublishAuth::Bearer(token) => Some(token.expose()),
+            PublishAuth::GripSig(_) => None,
+        })
+        .collect();
     assert_eq!(tokens, [&b"s3cret-token"[..], b"from-env"]);
     match (&config.publish.webhooks[0].verify, &config.publish.webhooks[1].verify) {
         (WebhookVerify::StandardWebhooks { secret, .. }, WebhookVerify::Hmac(hmac)) => {
@@ -659,6 +713,9 @@ fn what_is_shown_can_be_read_again() {
     let source = std::fs::read_to_string(path.join("example.yaml")).expect("the example");
     let (start, end) = (source.find("\n  auth:").expect("auth"), source.find("\nadmin:").expect("admin"));
     let source = format!("{}\n{}", &source[..start], &source[end..]);
+    // Secrets are not shown, nor where a key was read from.
+    let is_shown = |line: &&str| !line.contains("grip-key") && !line.contains("secrets/events");
+    let source: String = source.split_inclusive('\n').filter(is_shown).collect();
     let read = |source: &str| match check(source, &path, &|_| None, &mut Sources::default(), Problems::new("c.yaml")) {
         Ok(config) => config.to_masked_json(),
         Err(problems) => panic!("{problems}\n{source}"),
@@ -719,7 +776,15 @@ fn examples() -> (TempDir, PathBuf) {
     }
     write_certificate(&folder.path().join("tls"), "tls.crt", "tls.key");
     write_certificate(&folder.path().join("tls"), "ca.crt", "ca.key");
-    for (name, text) in [("publish-token", "a-token\n"), ("hook", "whsec_MfKQ9r8GKYqrTwjU\n"), ("github", "secret\n")] {
+    for (name, text) in [
+        ("publish-token", "a-token\n"),
+        ("hook", "whsec_MfKQ9r8GKYqrTwjU\n"),
+        ("github", "secret\n"),
+        ("grip-key", "changeme\n"),
+        ("stripe", "whsec_x\n"),
+        ("events", "a-key\n"),
+        ("events-next", "b-key\n"),
+    ] {
         std::fs::write(folder.path().join("secrets").join(name), text).expect("written");
     }
     let path = folder.path().to_owned();

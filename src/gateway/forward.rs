@@ -3,10 +3,12 @@
 //! A client's WebSocket over HTTP/2 (RFC 8441) becomes an HTTP/1.1 upgrade; the frames are the same in both.
 
 use crate::gateway::ending::{self, Ending};
+use crate::gateway::grip::{self, Original};
 use crate::gateway::respond::{self, ClientError};
 use crate::gateway::settings::ProxyRoute;
 use crate::gateway::tunnel::Tunnel;
 use crate::gateway::{Exchange, Inner};
+use crate::model::channel::ChannelName;
 use crate::proto::forwarded::{self, Before, Hop, HopScheme};
 use crate::server::body::Body;
 use crate::server::request_id::RequestId;
@@ -19,6 +21,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request};
+use std::rc::Rc;
 use std::sync::Arc;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -28,8 +31,9 @@ const WEBSOCKET: &str = "websocket";
 impl Inner {
     /// Answers a request on a proxy route. What would go on without an end does not begin while sessions end.
     pub(in crate::gateway) async fn forward(
-        &self,
-        route: &ProxyRoute,
+        self: &Rc<Self>,
+        route: &Arc<ProxyRoute>,
+        implicit: Vec<ChannelName>,
         request: Request,
         exchange: Exchange<'_>,
     ) -> Result<Answer, ClientError> {
@@ -40,8 +44,13 @@ impl Inner {
         let ending = || Ending::new(&self.parts.shard, exchange.route);
         let Exchange { peer, request_id, .. } = exchange;
         let forwarded = forward(&self.parts.upstreams, route, request, peer, request_id, ending).await;
-        match forwarded.map_err(ClientError::Upstream)? {
-            Answer::Response(response) => {
+        let (answer, original) = forwarded.map_err(ClientError::Upstream)?;
+        match (answer, original) {
+            (Answer::Response(response), Some(original)) if grip::speaks(&response) => {
+                let held = grip::Holder { inner: Rc::clone(self), route: Arc::clone(route), implicit, original };
+                Box::pin(held.answer(response, exchange)).await
+            }
+            (Answer::Response(response), _) => {
                 let (head, body) = response.into_parts();
                 let endless = ending::is_endless(&head);
                 let response = Response::from_parts(head, body);
@@ -51,7 +60,7 @@ impl Inner {
                 self.takes_sessions()?;
                 Ok(ending::until(response, ending()).into())
             }
-            other => Ok(other),
+            (other, _) => Ok(other),
         }
     }
 }
@@ -70,20 +79,27 @@ pub(in crate::gateway) async fn forward(
     peer: &Peer,
     request_id: RequestId,
     ending: impl FnOnce() -> Ending,
-) -> Result<Answer, UpstreamError> {
+) -> Result<(Answer, Option<Original>), UpstreamError> {
     let (mut parts, body) = request.into_parts();
     let wish = match Wish::of(&parts, &body) {
         Ok(wish) => wish,
-        Err(UnknownProtocol) => return Ok(respond::protocol_unknown(request_id).into()),
+        Err(UnknownProtocol) => return Ok((respond::protocol_unknown(request_id).into(), None)),
     };
     forwarded::request_head(&mut parts, &hop(peer));
     parts.extensions.clear();
     if let Ok(id) = HeaderValue::try_from(request_id.to_string()) {
         parts.headers.insert(X_REQUEST_ID, id);
     }
+    if route.upstream.grip.is_some() || route.grip.is_some() {
+        grip::strip(&mut parts.headers);
+    }
     let Some(wish) = wish else {
+        let original = route.grip.as_ref().map(|_| Original::of(&mut parts, &body));
+        if original.is_some() {
+            grip::sign(&mut parts.headers, &route.upstream);
+        }
         let response = upstreams.send(&route.upstream, Request::from_parts(parts, body)).await?;
-        return Ok(pass_back(response).into());
+        return Ok((pass_back(response).into(), original));
     };
     let accept = wish.write(&mut parts);
     match upstreams.upgrade(&route.upstream, Request::from_parts(parts, Body::empty())).await? {
@@ -91,9 +107,9 @@ pub(in crate::gateway) async fn forward(
             // For an extended CONNECT a success would mean that the tunnel stands.
             Err(bad_upgrade(route, "a success without 101 Switching Protocols"))
         }
-        Upgraded::Answered(response) => Ok(pass_back(response).into()),
+        Upgraded::Answered(response) => Ok((pass_back(response).into(), None)),
         Upgraded::Switched { head, io } => match wish.head(head, accept) {
-            Ok(head) => Ok(hold(head, io, ending())),
+            Ok(head) => Ok((hold(head, io, ending()), None)),
             Err(what) => Err(bad_upgrade(route, what)),
         },
     }
@@ -111,7 +127,7 @@ pub(in crate::gateway) fn hop(peer: &Peer) -> Hop {
     }
 }
 
-fn pass_back(response: Response) -> Response {
+pub(in crate::gateway) fn pass_back(response: Response) -> Response {
     let (mut parts, body) = response.into_parts();
     forwarded::response_head(&mut parts);
     Response::from_parts(parts, body)
@@ -264,8 +280,9 @@ mod tests {
                 connect_timeout: SOON,
                 response_timeout: SOON,
                 retry_attempts_max: 0,
+                grip: None,
             };
-            let route = ProxyRoute { upstream: Arc::new(upstream) };
+            let route = ProxyRoute { upstream: Arc::new(upstream), grip: None };
             let peer = Peer {
                 address: ([192, 0, 2, 7], 5000).into(),
                 local: ([127, 0, 0, 1], 8080).into(),
@@ -275,7 +292,7 @@ mod tests {
             };
             let upstreams = Upstreams::new(Metrics::new().worker());
             let answer = forward(&upstreams, &route, request, &peer, RequestId::next(), Ending::default).await;
-            let answer = match answer {
+            let answer = match answer.map(|(answer, _)| answer) {
                 Ok(Answer::Response(response)) => {
                     let (parts, body) = response.into_parts();
                     let body = read_whole(body, 4096).await.expect("a whole body");

@@ -5,6 +5,7 @@ mod upstream;
 use crate::bus::BusError;
 use crate::drain;
 use crate::gateway::cors;
+use crate::gateway::grip::GripError;
 use crate::hub::HubError;
 use crate::model::cursor::CursorError;
 use crate::model::session::Transport;
@@ -16,12 +17,13 @@ use crate::route::template::ParamError;
 use crate::server::request_id::RequestId;
 use crate::server::{Response, problem};
 use crate::session::websocket::Refused;
-use crate::session::websocket_over_http as bridge;
+use crate::session::{websocket_cloudevents as cloudevents, websocket_over_http as bridge};
 use crate::telemetry::metrics::Refusal;
 use crate::upstream::UpstreamError;
 use http::header::{ALLOW, CONNECTION, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use std::ops::Range;
+use std::sync::Arc;
 
 pub use upstream::protocol_unknown;
 
@@ -79,6 +81,17 @@ pub enum ClientError {
     /// A bridged WebSocket that its backend did not open.
     #[error("{0}")]
     Bridge(Box<bridge::Refused>),
+    /// A backend's answer that asks for a hold which can't be.
+    #[error("upstream {upstream}: its answer asks for a hold (GRIP) in a way that can't be followed; see our log")]
+    Grip {
+        /// The upstream's name.
+        upstream: Arc<str>,
+        /// Why, for the log.
+        error: Box<GripError>,
+    },
+    /// The same, of a backend that gets CloudEvents.
+    #[error("{0}")]
+    CloudEvents(Box<cloudevents::Refused>),
     /// A route that has WebSockets only.
     #[error("this route is a WebSocket; open it with an upgrade (RFC 6455), or over HTTP/2 by RFC 8441")]
     NoUpgrade,
@@ -100,6 +113,8 @@ impl ClientError {
             Self::Hub(HubError::TooManyChannels(_)) | Self::Bus(_) | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(error) => upstream::status(error),
             Self::Bridge(refused) => refused.status(),
+            Self::Grip { error, .. } => error.status(),
+            Self::CloudEvents(refused) => refused.status(),
             Self::NoUpgrade => StatusCode::UPGRADE_REQUIRED,
         }
     }
@@ -119,20 +134,24 @@ impl ClientError {
             | Self::Handshake(_) => Some(Refusal::BadSubscribe),
             Self::Hub(_) | Self::Bus(_) => Some(Refusal::Subscriptions),
             Self::Draining => Some(Refusal::Draining),
-            Self::Upstream(_) | Self::Bridge(_) => None,
+            Self::Upstream(_) | Self::Bridge(_) | Self::CloudEvents(_) | Self::Grip { .. } => None,
         }
     }
 
     /// The answer.
     pub fn response(self, request_id: RequestId) -> Response {
         let document = match &self {
-            Self::Bridge(_) => return self.bridge_response(request_id),
+            Self::Bridge(_) | Self::CloudEvents(_) => return self.bridge_response(request_id),
             Self::Handshake(refused) => refused.problem.clone(),
             Self::NotAcceptable { transports } => {
                 let names: Vec<&str> = transports.iter().map(|transport| transport.as_str()).collect();
                 Problem::new(self.status(), self.to_string()).with("transports", names)
             }
             Self::Upstream(error) => return upstream::upstream_failed(error, request_id),
+            Self::Grip { upstream, error } => {
+                tracing::warn!(upstream = &**upstream, request.id = %request_id, %error, "grip answer refused");
+                Problem::new(self.status(), self.to_string()).with("upstream", &**upstream)
+            }
             _ => Problem::new(self.status(), self.to_string()),
         };
         let mut response = problem::response(&document, request_id);
@@ -143,6 +162,7 @@ impl ClientError {
     fn bridge_response(self, request_id: RequestId) -> Response {
         match self {
             Self::Bridge(refused) => refused.response(request_id),
+            Self::CloudEvents(refused) => refused.response(request_id),
             other => problem::response(&Problem::new(other.status(), other.to_string()), request_id),
         }
     }

@@ -1,7 +1,8 @@
 //! The checked `routes`: what the gateway does with a request.
 
+use crate::bus::sequences::ID_CACHE_DEFAULT;
 use crate::route::RouteTable;
-use crate::session::settings::{BridgeSettings, PushSettings};
+use crate::session::settings::{BridgeSettings, CloudEventsSettings, PushSettings};
 use crate::upstream::settings::UpstreamSettings;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,15 @@ pub struct GatewaySettings {
     pub routes: RouteTable<Action>,
     /// Upstreams by name, each once, whether a route uses it or not.
     pub upstreams: Vec<Arc<UpstreamSettings>>,
+}
+
+impl GatewaySettings {
+    /// How long ids of GRIP items are remembered: the longest of all upstreams counts, since an item does not say which
+    /// one publishes it.
+    pub fn id_cache(&self) -> Duration {
+        let caches = self.upstreams.iter().filter_map(|upstream| Some(upstream.grip.as_ref()?.id_cache));
+        caches.max().unwrap_or(ID_CACHE_DEFAULT)
+    }
 }
 
 /// What a route does.
@@ -68,11 +78,13 @@ pub enum AllowedOrigins {
     List(Vec<Box<str>>),
 }
 
-/// A `websocket` route (WebSocket over HTTP).
+/// A `websocket` route.
 #[derive(Debug)]
 pub struct WebSocketRoute {
     /// Who gets the POSTs.
     pub upstream: Arc<UpstreamSettings>,
+    /// How they look.
+    pub protocol: BridgeProtocol,
     /// Which pages may open it.
     pub allowed_origins: AllowedOrigins,
     /// A ping is sent after this much silence.
@@ -83,6 +95,15 @@ pub struct WebSocketRoute {
     pub pings: Pings,
     /// Channels of one session.
     pub subscriptions_max: usize,
+}
+
+/// How a client's messages reach a backend.
+#[derive(Debug, Clone)]
+pub enum BridgeProtocol {
+    /// WebSocket over HTTP.
+    Grip,
+    /// CloudEvents, as Azure Web PubSub sends them.
+    CloudEvents(Arc<CloudEventsSettings>),
 }
 
 impl WebSocketRoute {
@@ -102,4 +123,17 @@ impl WebSocketRoute {
 pub struct ProxyRoute {
     /// Who answers.
     pub upstream: Arc<UpstreamSettings>,
+    /// How its answers may hold clients, if they may.
+    pub grip: Option<GripRoute>,
+}
+
+/// How a route's answers may hold clients.
+#[derive(Debug, Clone, Default)]
+pub struct GripRoute {
+    /// What stands before the names of the backend's channels.
+    pub channel_prefix: Box<str>,
+    /// Channels of every hold, beside the backend's own.
+    pub channels: Vec<crate::route::Template>,
+    /// Channels of one session.
+    pub subscriptions_max: usize,
 }

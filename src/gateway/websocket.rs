@@ -2,8 +2,8 @@
 
 use crate::gateway::forward::{X_REQUEST_ID, hop};
 use crate::gateway::respond::ClientError;
-use crate::gateway::settings::{GatewaySettings, WebSocketRoute};
-use crate::gateway::{Exchange, Inner, cors};
+use crate::gateway::settings::{BridgeProtocol, GatewaySettings, WebSocketRoute};
+use crate::gateway::{Exchange, Inner, cors, grip};
 use crate::proto::forwarded;
 use crate::proto::websocket::handshake::{self, Handshake};
 use crate::server::body::Body;
@@ -42,18 +42,21 @@ impl Inner {
         if let Ok(id) = HeaderValue::try_from(exchange.request_id.to_string()) {
             request.headers.insert(X_REQUEST_ID, id);
         }
-        let backend = UpstreamBackend {
+        let backend = Rc::new(UpstreamBackend {
             upstreams: Rc::clone(&self.parts.upstreams),
             settings: Arc::clone(&self.parts.settings),
             upstream: Arc::clone(&route.upstream),
             target: request.uri,
-        };
+        });
+        if let BridgeProtocol::CloudEvents(settings) = &route.protocol {
+            return self.cloudevents(route, settings, &request.headers, opened.head(), backend, exchange).await;
+        }
         let opening = Opening {
             fields: &request.headers,
             head: opened.head(),
             settings: route.session(),
             route: exchange.route,
-            backend: Rc::new(backend),
+            backend,
             shard: Rc::clone(&self.parts.shard),
             bus: Arc::clone(&self.parts.bus),
             metrics: Rc::clone(&self.parts.metrics),
@@ -70,7 +73,7 @@ impl Inner {
 
 /// The route's upstream, for one client's path and query. A session may outlive many reloads: it follows its upstream
 /// by name for as long as there is one of that name.
-struct UpstreamBackend {
+pub(in crate::gateway) struct UpstreamBackend {
     upstreams: Rc<Upstreams>,
     settings: Arc<ArcSwap<GatewaySettings>>,
     upstream: Arc<UpstreamSettings>,
@@ -83,16 +86,37 @@ impl UpstreamBackend {
         let current = settings.upstreams.iter().find(|current| current.name == self.upstream.name);
         Arc::clone(current.unwrap_or(&self.upstream))
     }
+
+    /// The path and query of the client's request.
+    pub(in crate::gateway) fn target(&self) -> &Uri {
+        &self.target
+    }
+
+    /// The upstream's name.
+    pub(in crate::gateway) fn name(&self) -> &Arc<str> {
+        &self.upstream.name
+    }
+
+    /// Sends a request; its target and fields are final.
+    pub(in crate::gateway) fn carry(
+        &self,
+        request: Request,
+    ) -> LocalBoxFuture<'static, Result<Response, BackendError>> {
+        let (upstreams, upstream) = (Rc::clone(&self.upstreams), self.upstream());
+        Box::pin(async move { upstreams.send(&upstream, request).await.map_err(failed) })
+    }
 }
 
 impl Backend for UpstreamBackend {
     fn post(&self, fields: HeaderMap, body: Bytes) -> LocalBoxFuture<'static, Result<Response, BackendError>> {
-        let (upstreams, upstream) = (Rc::clone(&self.upstreams), self.upstream());
+        let mut fields = fields;
+        // Signed anew each time: a session lives longer than a signature.
+        grip::sign(&mut fields, &self.upstream());
         let mut request = Request::new(Body::full(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.clone();
         *request.headers_mut() = fields;
-        Box::pin(async move { upstreams.send(&upstream, request).await.map_err(failed) })
+        self.carry(request)
     }
 }
 

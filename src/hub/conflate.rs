@@ -103,6 +103,7 @@ mod tests {
             event: Label::new(event).ok(),
             data: Data::Json(json.into()),
             cloudevent: None,
+            grip: None,
         };
         Arc::new(Entry::new(message, Position { epoch: 1, offset }, offset))
     }

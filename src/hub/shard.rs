@@ -85,6 +85,8 @@ pub struct Shard {
     worker: usize,
     now_us: Cell<u64>,
     looks: Cell<u32>,
+    /// How often sessions had to look whether they ask their backends again.
+    recoveries: Cell<u32>,
     state: RefCell<State>,
 }
 
@@ -157,6 +159,7 @@ impl Shard {
             worker,
             now_us: Cell::new(now_us),
             looks: Cell::new(0),
+            recoveries: Cell::new(0),
             state: RefCell::default(),
         };
         // The wheel starts at the present tick.
@@ -167,6 +170,16 @@ impl Shard {
     /// The hub's clock.
     pub fn clock(&self) -> crate::clock::Clock {
         self.hub.clock()
+    }
+
+    /// The hub.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// How often sessions had to look whether they ask their backends again ([`Hub::forget_ids`]).
+    pub fn recoveries(&self) -> u32 {
+        self.recoveries.get()
     }
 
     /// Milliseconds of the hub's clock, as of the last time the worker looked (coarse, cheap).

@@ -28,6 +28,7 @@ fn publish(hub: &Hub, channel: &str, text: &str) -> Position {
         event: Label::new(text.split(':').next().unwrap_or_default()).ok(),
         data: Data::Text(text.into()),
         cloudevent: None,
+        grip: None,
     };
     hub.append(&hub.open(&name(channel)).expect("room"), message, None).expect("no condition")
 }
@@ -239,6 +240,7 @@ fn what_the_bus_lost_is_a_gap_for_everybody() {
         event: None,
         data: Data::Text(text.into()),
         cloudevent: None,
+        grip: None,
     };
     hub.start_at(&channel, at(1, 10));
     let mut old = shard.subscribe(&[name("c")], Some(&Cursor::one(&name("c"), at(1, 9))), Start::Now).expect("room");

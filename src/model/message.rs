@@ -1,6 +1,8 @@
 //! What is published: a message, its id, its event name and its data.
 
 use crate::model::channel::ChannelName;
+use crate::model::grip::{GripFormats, ResponseForm, StreamForm, WebSocketForm};
+use crate::model::session::Transport;
 use std::fmt;
 use std::sync::Arc;
 
@@ -110,9 +112,36 @@ pub struct Message {
     /// The attributes of the CloudEvent that it was published as: JSON members without braces
     /// (`"specversion":"1.0","id":"7",…`), without `data`; `None` for what was no CloudEvent.
     pub cloudevent: Option<Box<str>>,
+    /// What GRIP sessions get, of what was published as a GRIP item; `data` is then what event streams and long polls
+    /// get.
+    pub grip: Option<Box<GripFormats>>,
 }
 
 impl Message {
+    /// The data that a push route's session gets on this transport; `None` where the message has no form for it.
+    ///
+    /// What was published natively fits everywhere. Of a GRIP item WebSockets take the `ws-message`; event streams and
+    /// long polls take the `http-stream`, or else the `http-response`.
+    pub fn data_for(&self, transport: Transport) -> Option<&Data> {
+        let Some(grip) = &self.grip else { return Some(&self.data) };
+        match transport {
+            Transport::WebSocket => match &grip.websocket {
+                Some(WebSocketForm::Send { data, .. }) => Some(data),
+                _ => None,
+            },
+            Transport::Sse | Transport::LongPoll => {
+                let has_content = matches!(grip.stream, Some(StreamForm::Send { .. }))
+                    || matches!(grip.response, Some(ResponseForm::Send(_)));
+                has_content.then_some(&self.data)
+            }
+        }
+    }
+
+    /// The data in a WebSocket frame; of a message without a form for WebSockets, its data.
+    pub fn websocket_data(&self) -> &Data {
+        self.data_for(Transport::WebSocket).unwrap_or(&self.data)
+    }
+
     /// The bytes that the message counts for in its channel's `max_bytes`: texts and data, not wire forms.
     pub fn size_bytes(&self) -> usize {
         let label = |label: &Option<Label>| label.as_ref().map_or(0, |l| l.as_str().len());
@@ -120,6 +149,7 @@ impl Message {
             + label(&self.id)
             + label(&self.event)
             + self.cloudevent.as_ref().map_or(0, |attributes| attributes.len())
+            + self.grip.as_ref().map_or(0, |grip| grip.size_bytes())
     }
 }
 

@@ -129,7 +129,7 @@ impl Event {
     /// The messages: one for each channel, in order.
     pub fn into_messages(self) -> impl Iterator<Item = Message> {
         let Self { channels: Channels { first, more }, id, event, data, cloudevent } = self;
-        let mut last = Some(Message { channel: first, id, event, data, cloudevent });
+        let mut last = Some(Message { channel: first, id, event, data, cloudevent, grip: None });
         let mut more = more.into_iter();
         std::iter::from_fn(move || {
             let message = last.take()?;

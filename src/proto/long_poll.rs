@@ -95,6 +95,7 @@ mod tests {
             event: event.map(|event| Label::new(event).expect("a label")),
             data,
             cloudevent: None,
+            grip: None,
         };
         let mut answer = Answer::default();
         assert!(answer.push_gap(Gap { channels: vec![channel.clone()], reason: GapReason::Evicted }));

@@ -25,6 +25,15 @@ pub fn retry(retry_ms: u64) -> Chunk {
 
 /// One message as a frame: `id`, `event` where it has one, and a `data` line for each line of its data.
 pub fn frame(message: &Message, cursor: &str) -> Chunk {
+    write(message, Some(cursor))
+}
+
+/// The same without an id: for streams whose ids are a backend's.
+pub fn event(message: &Message) -> Chunk {
+    write(message, None)
+}
+
+fn write(message: &Message, cursor: Option<&str>) -> Chunk {
     let encoded;
     let data = match &message.data {
         Data::Text(text) | Data::Json(text) => &**text,
@@ -33,8 +42,10 @@ pub fn frame(message: &Message, cursor: &str) -> Chunk {
             &encoded
         }
     };
-    let mut out = Vec::with_capacity(data.len() + cursor.len() + 64);
-    field(&mut out, b"id: ", cursor);
+    let mut out = Vec::with_capacity(data.len() + cursor.map_or(0, str::len) + 64);
+    if let Some(cursor) = cursor {
+        field(&mut out, b"id: ", cursor);
+    }
     if let Some(event) = &message.event {
         field(&mut out, b"event: ", event.as_str());
     }
@@ -48,6 +59,11 @@ pub fn frame(message: &Message, cursor: &str) -> Chunk {
 /// A gap as an event that clients can listen to.
 pub fn gap(gap: &Gap, cursor: &str) -> Chunk {
     Chunk::framed_from(format!("event: gap\nid: {cursor}\ndata: {}\n\n", gap_json(gap)).as_bytes())
+}
+
+/// The same without an id: for streams whose ids are a backend's.
+pub fn gap_event(gap: &Gap) -> Chunk {
+    Chunk::framed_from(format!("event: gap\ndata: {}\n\n", gap_json(gap)).as_bytes())
 }
 
 /// `{"channels":[…],"reason":"…"}`, on all transports.
@@ -95,6 +111,7 @@ mod tests {
             event: event.map(|event| Label::new(event).expect("a label")),
             data,
             cloudevent: None,
+            grip: None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! and must come before the body is parsed. Time is an argument.
 
 pub mod signature;
+pub mod stripe;
 
 use crate::model::message::Data;
 use crate::proto::json::{Json, Kind, LoneSurrogate};

@@ -24,7 +24,7 @@ pub const ANSWER_BYTES_MAX: usize = 1_000_000;
 /// The most events of one answer: more than one request can hold, since each takes 10 bytes of [`PENDING_BYTES_MAX`].
 pub const ANSWER_EVENTS_MAX: usize = 30_000;
 
-/// What a backend said and pushbridge passed over. A closed set: it is a metric's label.
+/// What passed between a client and its backend and was passed over. A closed set: it is a metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ignored {
     /// A frame that starts with neither the message prefix nor `c:`.
@@ -43,11 +43,13 @@ pub enum Ignored {
     OutOfPlace,
     /// A frame of the client after `detach`.
     ClientFrameAfterDetach,
+    /// An event that its backend did not take (CloudEvents).
+    EventGivenUp,
 }
 
 impl Ignored {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::UnknownPrefix,
         Self::BadControl,
         Self::UnknownFilter,
@@ -56,6 +58,7 @@ impl Ignored {
         Self::BadKeepAliveInterval,
         Self::OutOfPlace,
         Self::ClientFrameAfterDetach,
+        Self::EventGivenUp,
     ];
 
     /// The word in metrics and logs.
@@ -69,6 +72,7 @@ impl Ignored {
             Self::BadKeepAliveInterval => "bad_keep_alive_interval",
             Self::OutOfPlace => "out_of_place",
             Self::ClientFrameAfterDetach => "client_frame_after_detach",
+            Self::EventGivenUp => "event_given_up",
         }
     }
 }

@@ -37,7 +37,7 @@ pub(super) async fn answer(
     head: &Parts,
     rest: &str,
 ) -> Result<Response, PublishError> {
-    auth::authorize(&settings.auth, &head.headers)?;
+    auth::authorize(&settings.auth, &head.headers, (room.now_secs)())?;
     let (channel, question) = read(rest, head.uri.query().unwrap_or_default())?;
     let described = tokio::time::timeout(DESCRIBE_TIMEOUT, room.bus.describe(&channel)).await;
     let info = described

@@ -18,7 +18,7 @@ pub(super) async fn answer(
     head: &Parts,
     body: Body,
 ) -> Result<Response, PublishError> {
-    auth::authorize(&settings.auth, &head.headers)?;
+    auth::authorize(&settings.auth, &head.headers, (room.now_secs)())?;
     let form = Form::of(&head.headers)?;
     let if_match = condition::read(&head.headers)?;
     send::ready(room)?;

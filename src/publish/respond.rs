@@ -4,6 +4,7 @@ use crate::bus::BusError;
 use crate::model::channel::ChannelName;
 use crate::model::position::Position;
 use crate::proto::events::EventError;
+use crate::proto::grip::items::ItemsError;
 use crate::proto::json::push_string;
 use crate::proto::problem::Problem;
 use crate::proto::webhook::FillError;
@@ -81,6 +82,12 @@ pub(super) enum PublishError {
     /// An event that can't be used.
     #[error(transparent)]
     Event(#[from] EventError),
+    /// GRIP items that can't be used.
+    #[error(transparent)]
+    Items(#[from] ItemsError),
+    /// A web page's form.
+    #[error("a request with Origin must have Content-Type: application/json, which web pages can't send unasked")]
+    FormOfPage,
     /// A webhook that the templates don't fit.
     #[error("webhook {field}: {error}")]
     Fill {
@@ -123,7 +130,9 @@ impl PublishError {
         match self {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::MediaType(_) | Self::WebhookMediaType | Self::Coding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::MediaType(_) | Self::WebhookMediaType | Self::FormOfPage | Self::Coding => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
             Self::Unauthorized(_) | Self::Verify(_) => StatusCode::UNAUTHORIZED,
             Self::BodyTooLarge(_) | Self::LineTooLarge(_) | Self::MessageTooLarge { .. } => {
                 StatusCode::PAYLOAD_TOO_LARGE
@@ -131,6 +140,7 @@ impl PublishError {
             Self::BodyStalled(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BodyBroken(_)
             | Self::Event(_)
+            | Self::Items(_)
             | Self::Fill { .. }
             | Self::Condition(_)
             | Self::Channel(_)
@@ -168,6 +178,7 @@ impl PublishError {
                     None => problem,
                 }
             }
+            Self::Items(ItemsError { index: Some(index), .. }) => problem.with("index", *index),
             Self::MessageTooLarge { index, channel, bytes_max, .. } => {
                 let problem = problem.with("channel", channel.as_str()).with("max_bytes", *bytes_max);
                 match index {
@@ -231,6 +242,13 @@ pub(super) fn refused(error: &PublishError, request_id: RequestId) -> Response {
     let mut response = problem::response(&error.problem(), request_id);
     response.headers_mut().extend(error.field());
     response
+}
+
+/// A refusal as text, with the fields of `response`.
+pub(super) fn plainly(response: Response, error: &PublishError) -> Response {
+    let (mut head, _) = response.into_parts();
+    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    Response::from_parts(head, Body::full(format!("{error}\n")))
 }
 
 /// A text answer.

@@ -24,6 +24,8 @@ pub struct PublishSettings {
 pub enum PublishAuth {
     /// `Authorization: Bearer <token>` (RFC 6750 §2.1).
     Bearer(Secret),
+    /// A JSON Web Token that is signed with the key, in `Authorization: Bearer` or `Grip-Sig`, as GRIP libraries send.
+    GripSig(crate::upstream::signature::Key),
 }
 
 /// A webhook: where it comes in, how it is verified, what event it becomes.
@@ -51,6 +53,13 @@ pub enum WebhookVerify {
         /// The key, decoded from `whsec_…`.
         secret: Secret,
         /// How far the time stamp may be off.
+        tolerance: Duration,
+    },
+    /// Stripe: `Stripe-Signature: t=<time>,v1=<hex>`.
+    Stripe {
+        /// The endpoint's secret, as it is written.
+        secret: Secret,
+        /// How far the time may be off.
         tolerance: Duration,
     },
     /// A keyed hash of the body in a field.

@@ -5,8 +5,9 @@ use crate::model::message::Label;
 use crate::proto::cloudevents::idempotency_id;
 use crate::proto::events::{Channels, Event, EventError};
 use crate::proto::json::Json;
+use crate::proto::json_pointer::Pointer;
 use crate::proto::webhook::signature::{self, SignatureError, StandardWebhook};
-use crate::proto::webhook::{self, FillError, Template};
+use crate::proto::webhook::{self, FillError, Template, stripe};
 use crate::publish::respond::{self, PublishError};
 use crate::publish::settings::{HmacAlgorithm, HmacSettings, PublishSettings, SignatureEncoding};
 use crate::publish::settings::{WebhookSettings, WebhookVerify};
@@ -62,6 +63,10 @@ fn verify(verify: &WebhookVerify, headers: &HeaderMap, body: &[u8], now_secs: u6
             };
             Ok(delivery.verify(secret.expose(), body, now_secs, *tolerance)?)
         }
+        WebhookVerify::Stripe { secret, tolerance } => {
+            let header = field(headers, stripe::STRIPE_SIGNATURE)?;
+            Ok(stripe::verify_delivery(header, secret.expose(), body, now_secs, *tolerance)?)
+        }
         WebhookVerify::Hmac(settings) => verify_hmac(settings, headers, body, now_secs),
     }
 }
@@ -111,14 +116,22 @@ fn map(hook: &WebhookSettings, headers: &HeaderMap, body: &[u8]) -> Result<Event
     };
     let data = hook.data.as_ref().map_or_else(|| webhook::body_data(json), |template| template.data(json));
     let data = data.map_err(|error| PublishError::Fill { field: "data", error })?;
-    Ok(Event { channels: Channels::one(channel), id: delivery_id(hook, headers), event, data, cloudevent: None })
+    Ok(Event { channels: Channels::one(channel), id: delivery_id(hook, headers, json), event, data, cloudevent: None })
 }
 
-/// Standard Webhooks' `webhook-id` stays the same when a delivery is repeated.
-fn delivery_id(hook: &WebhookSettings, headers: &HeaderMap) -> Option<Label> {
-    let WebhookVerify::StandardWebhooks { .. } = hook.verify else { return None };
-    let id = headers.get("webhook-id")?;
-    idempotency_id(&String::from_utf8_lossy(id.as_bytes())).ok()
+/// What stays the same when a delivery is repeated: Standard Webhooks' `webhook-id`, and the `id` of Stripe's events.
+fn delivery_id(hook: &WebhookSettings, headers: &HeaderMap, body: Json<'_>) -> Option<Label> {
+    match hook.verify {
+        WebhookVerify::StandardWebhooks { .. } => {
+            let id = headers.get("webhook-id")?;
+            idempotency_id(&String::from_utf8_lossy(id.as_bytes())).ok()
+        }
+        WebhookVerify::Stripe { .. } => {
+            let id = Pointer::parse("/id").ok()?.find(body)?.string()?.ok()?;
+            idempotency_id(&id).ok()
+        }
+        WebhookVerify::None | WebhookVerify::Hmac(_) => None,
+    }
 }
 
 fn text(field: &'static str, template: &Template, body: Json<'_>) -> Result<String, PublishError> {

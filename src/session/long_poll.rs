@@ -131,6 +131,12 @@ impl Collected {
         while self.more.len() < ANSWER_BYTES_MAX {
             let before = self.more.len();
             match subscription.next()? {
+                // A GRIP item without a form for long polls.
+                Delivery::Message(entry) if entry.message.data_for(Transport::LongPoll).is_none() => {
+                    if self.first.is_none() && self.more.is_empty() {
+                        self.next = None;
+                    }
+                }
                 Delivery::Message(entry) if one_channel && self.is_empty() => {
                     deliver(metrics, subscription, &entry, entry.message.size_bytes());
                     self.first = Some(entry);

@@ -2,6 +2,7 @@
 
 use crate::hub::shard::Start;
 use crate::model::pattern::ChannelPattern;
+use crate::model::secret::Secret;
 use crate::model::session::Transport;
 use crate::proto::websocket_over_http::bridge::Pings;
 use std::time::Duration;
@@ -38,4 +39,17 @@ pub struct BridgeSettings {
     pub pings: Pings,
     /// Channels of one session.
     pub subscriptions_max: usize,
+}
+
+/// How a `websocket` route with `protocol: cloudevents` speaks to its backend.
+#[derive(Debug, Clone)]
+pub struct CloudEventsSettings {
+    /// `ce-hub`, and what stands before the channels of its users and connections.
+    pub hub: Box<str>,
+    /// Where events are posted, perhaps with `{event}`.
+    pub path: Box<str>,
+    /// `WebHook-Request-Origin`.
+    pub origin: Box<str>,
+    /// What signs, the primary key first; two at most.
+    pub keys: Vec<Secret>,
 }

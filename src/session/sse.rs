@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 /// How long an `EventSource` waits before it reconnects, unless told otherwise.
 pub const RETRY_MS: u64 = 2000;
 /// How long an `EventSource` waits that was sent away: by chance, one of these.
-const MOVED_RETRY_MS: Range<u64> = 250..5000;
+pub const MOVED_RETRY_MS: Range<u64> = 250..5000;
 /// How long a client may take nothing before the session is closed.
 pub const STALL_MS_MAX: u64 = 60_000;
 /// How long the clean end may take.
@@ -129,6 +129,8 @@ impl Session {
     fn queue(&mut self, sent: &mut usize) -> Option<CloseReason> {
         while self.link.has_room() && *sent < TURN_MESSAGES_MAX {
             match self.subscription.next()? {
+                // A GRIP item without a form for event streams.
+                Delivery::Message(entry) if entry.message.data_for(Transport::Sse).is_none() => continue,
                 Delivery::Message(entry) => {
                     self.push(&entry);
                     *sent += 1;

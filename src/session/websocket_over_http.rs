@@ -10,6 +10,7 @@
 //! hub around it. It does not know which upstream a [`Backend`] is, nor how a request is signed.
 
 pub mod backend;
+pub mod dialect;
 pub mod exchange;
 pub mod frames;
 pub mod liveness;
@@ -26,6 +27,7 @@ use crate::server::request_id::RequestId;
 use crate::server::{Held, Link, Response, problem};
 use crate::session::settings::BridgeSettings;
 use crate::telemetry::metrics::WorkerMetrics;
+use dialect::Dialect;
 use exchange::{Exchange, NoRandomness, Reply};
 use futures_util::future::LocalBoxFuture;
 use http::{HeaderMap, StatusCode};
@@ -125,9 +127,16 @@ impl Refused {
 /// A bridged WebSocket whose backend has opened it.
 pub struct Session(Start<HubFeed>);
 
+impl Session {
+    /// A session of any dialect.
+    pub fn new(start: Start<HubFeed>) -> Self {
+        Self(start)
+    }
+}
+
 /// What [`run::run`] starts with.
 pub struct Start<F> {
-    exchange: Exchange,
+    exchange: Box<dyn Dialect>,
     subscriptions: Subscriptions<F>,
     /// What the answer to OPEN has for the client; its subscriptions stand already.
     early: VecDeque<Action>,
@@ -135,6 +144,18 @@ pub struct Start<F> {
     metrics: Rc<WorkerMetrics>,
     /// How long the client may take for its part of the close, in milliseconds.
     leave_ms: u64,
+}
+
+impl<F> Start<F> {
+    /// A session that is open at its backend, and on its channels.
+    pub fn new(
+        exchange: Box<dyn Dialect>,
+        subscriptions: Subscriptions<F>,
+        settings: BridgeSettings,
+        metrics: Rc<WorkerMetrics>,
+    ) -> Self {
+        Self { exchange, subscriptions, early: VecDeque::new(), settings, metrics, leave_ms: run::LEAVE_MS }
+    }
 }
 
 impl Held for Session {
@@ -185,7 +206,8 @@ async fn open_with<F: Feed>(
     }
     let mut subscriptions = Subscriptions::new(feed, settings.subscriptions_max);
     let early = subscribe_early(&mut exchange, &mut subscriptions).await;
-    Ok((head, Start { exchange, subscriptions, early, settings, metrics, leave_ms: run::LEAVE_MS }))
+    let start = Start::new(Box::new(exchange), subscriptions, settings, metrics);
+    Ok((head, Start { early, ..start }))
 }
 
 /// Joins the channels that the answer to OPEN names, before the client is told: what is published from here on reaches

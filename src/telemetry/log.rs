@@ -180,6 +180,7 @@ mod tests {
                 event: None,
                 data: Data::Text("hunter2".into()),
                 cloudevent: None,
+                grip: None,
             };
             tracing::trace!(?message, secret = ?Secret::new(b"hunter2".to_vec()), "published");
         };

@@ -7,6 +7,7 @@
 
 mod bus;
 mod config;
+mod grip;
 mod histogram;
 mod labels;
 mod page;
@@ -15,6 +16,7 @@ mod worker;
 
 pub use bus::BusMetrics;
 pub use config::RunningConfig;
+pub use grip::{GripPage, GripRefusal};
 pub use labels::{ComebackResult, KeepResult, PublishResult, Refusal, ReloadResult, UpstreamResult};
 pub use worker::{ConnectionGuard, WorkerMetrics};
 

@@ -1,5 +1,6 @@
 //! The checked `upstreams` section.
 
+use crate::upstream::signature::Key;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,19 @@ pub struct UpstreamSettings {
     pub response_timeout: Duration,
     /// How often a request that surely was not processed is tried again.
     pub retry_attempts_max: u32,
+    /// How it is told that GRIP is spoken.
+    pub grip: Option<Arc<GripUpstream>>,
+}
+
+/// What a backend that speaks GRIP is told.
+#[derive(Debug, Clone)]
+pub struct GripUpstream {
+    /// Who signs: the `iss` of `Grip-Sig`.
+    pub issuer: Box<str>,
+    /// What `Grip-Sig` is signed with; without it nothing is signed.
+    pub key: Option<Key>,
+    /// How long ids of published items are remembered.
+    pub id_cache: Duration,
 }
 
 /// One server of an upstream.

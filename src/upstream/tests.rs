@@ -42,6 +42,7 @@ fn settings(ports: &[u16]) -> UpstreamSettings {
         connect_timeout: SOON,
         response_timeout: SOON,
         retry_attempts_max: 2,
+        grip: None,
     }
 }
 

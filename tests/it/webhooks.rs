@@ -34,6 +34,10 @@ publish:
       channel: payments
       event: \"paid {{{/currency}}\"
       data: \"{/amount} {/currency}\"
+    - path: /hooks/stripe
+      verify: { stripe: { secret_file: hook } }
+      channel: \"{/data/object/customer}\"
+      event: \"{/type}\"
     - path: /hooks/open
       verify: none
       channel: open
@@ -100,6 +104,36 @@ fn refused(answer: &Answer, status: u16, detail: &str) {
     assert_eq!(answer.status, status, "{problem}");
     assert!(problem["detail"].as_str().is_some_and(|text| text.contains(detail)), "no {detail:?} in {problem}");
     assert_eq!(answer.field("www-authenticate").is_empty(), status != 401);
+}
+
+#[tokio::test]
+async fn stripes_events_are_published_once() {
+    let proxy = start();
+    let (http, at) = (proxy.address("http"), proxy.address("publish"));
+    let mut events = Events::open(Http::H1, http, "/events/cus_1", &[]).await;
+    // The endpoint's secret is the key as it is written.
+    let secret = format!("whsec_{}", STANDARD.encode(KEY));
+    let deliver = async |key: &[u8], time: u64, body: &str| {
+        let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let good = hex(sign(hmac::HMAC_SHA256, key, &format!("{time}.{body}")));
+        let field = format!("t={time},v1={},v1={good},v0={good}", "0".repeat(64));
+        send(Http::H1, at, post(at, "/hooks/stripe", &[("stripe-signature", &field)], body.to_owned())).await
+    };
+    let body = r#"{"id":"evt_1","type":"charge.succeeded","data":{"object":{"customer":"cus_1"}}}"#;
+    for (ago, duplicate) in [(0, false), (60, true)] {
+        let answer = deliver(secret.as_bytes(), now() - ago, body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json()["results"][0]["duplicate"], duplicate);
+    }
+    refused(&deliver(KEY, now(), body).await, 401, "signature");
+    refused(&deliver(secret.as_bytes(), now() - 400, body).await, 401, "time");
+    let bare = send(Http::H1, at, post(at, "/hooks/stripe", &[], body.to_owned())).await;
+    refused(&bare, 401, "stripe-signature");
+    assert_eq!(deliver(secret.as_bytes(), now(), &body.replace("evt_1", "evt_2")).await.status, 200);
+    for _ in 0..2 {
+        let event = events.next().await;
+        assert_eq!(event.event, "charge.succeeded");
+    }
 }
 
 #[tokio::test]

@@ -186,6 +186,7 @@ mod tests {
             event: None,
             data: Data::Text(number.to_string().into()),
             cloudevent: None,
+            grip: None,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::hub::shard::{Delivery, Shard, Subscription};
 use crate::hub::{Hub, HubLimits};
 use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
+use crate::model::grip::{GripFormats, StreamForm, WebSocketForm};
 use crate::model::message::{Data, Label, Message};
 use crate::model::pattern::ChannelPattern;
 use crate::model::position::Position;
@@ -105,6 +106,7 @@ pub fn message(channel: &ChannelName, id: Option<&str>, text: &str) -> Message {
         event: None,
         data: Data::Text(text.into()),
         cloudevent: None,
+        grip: None,
     }
 }
 
@@ -421,6 +423,13 @@ async fn any_message_travels(factory: &dyn Factory) {
         event: label("ü"),
         data: Data::Binary((0..=255).collect()),
         cloudevent: Some("\"id\":\"1\"".into()),
+        grip: Some(Box::new(GripFormats {
+            id: label("g1"),
+            meta: vec![("user".into(), "ü".into())],
+            stream: Some(StreamForm::Send { content: (0..=255).collect(), filters: Some(["skip-self".into()].into()) }),
+            websocket: Some(WebSocketForm::Close(Some(4000), "bye".into())),
+            ..GripFormats::default()
+        })),
     };
     let mut on_b = b.subscribe(&channel, None).await;
     let cursor = on_b.cursor();

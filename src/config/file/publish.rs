@@ -26,6 +26,8 @@ shape! {
     PublishAuth {
         /// `Authorization: Bearer <token>`.
         bearer: Bearer,
+        /// A JSON Web Token signed with a key, as GRIP libraries send.
+        grip_sig: GripSig,
     }
 }
 
@@ -37,6 +39,17 @@ shape! {
         token_file: String,
         /// An environment variable with the token.
         token_env: String,
+    }
+}
+
+shape! {
+    /// The key of GRIP publishers: from a file, or from the environment.
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+    GripSig {
+        /// A file with the key: a secret, base64: and a secret, or PEM (P-256 or RSA).
+        key_file: String,
+        /// An environment variable with the key.
+        key_env: String,
     }
 }
 
@@ -67,6 +80,8 @@ shape! {
         hmac: Hmac,
         /// GitHub's X-Hub-Signature-256.
         github: Github,
+        /// Stripe's Stripe-Signature.
+        stripe: Stripe,
     }
 }
 
@@ -132,5 +147,17 @@ shape! {
         secret_file: String,
         /// An environment variable with the secret.
         secret_env: String,
+    }
+}
+
+shape! {
+    /// Stripe's webhook signature.
+    Stripe {
+        /// A file with the endpoint's secret (whsec_…); a final line break is left out.
+        secret_file: String,
+        /// An environment variable with the endpoint's secret (whsec_…).
+        secret_env: String,
+        /// How far the time stamp may be off. Default: 5m.
+        tolerance: Span,
     }
 }

@@ -113,6 +113,8 @@ shape! {
         upstream: String,
         /// How they look. Default: grip, which is WebSocket over HTTP.
         protocol: WebSocketProtocol,
+        /// How the backend is spoken to by CloudEvents; with `protocol: cloudevents` only.
+        cloudevents: CloudEvents,
         /// Which pages may open it: origins, or "*". Default: those of the request's own origin.
         allowed_origins: Vec<Given<String>>,
         /// A ping is sent after this much silence. Default: 25s.
@@ -129,6 +131,28 @@ words! {
     WebSocketProtocol {
         /// WebSocket over HTTP (application/websocket-events).
         Grip = "grip",
+        /// CloudEvents, as Azure Web PubSub sends them to its event handlers.
+        CloudEvents = "cloudevents",
+    }
+}
+
+shape! {
+    /// How a backend is spoken to by CloudEvents.
+    CloudEvents {
+        /// The hub that events name (ce-hub). Default: the route's name.
+        hub: String,
+        /// Where events are posted; {hub} and {event} are filled in. Default: /api/webpubsub/hubs/{hub}/.
+        path: String,
+        /// Who events are from (WebHook-Request-Origin): the backend has to allow it. Default: pushbridge.
+        origin: String,
+        /// A file with the key that signs (ce-signature); a final line break is left out. Default: no signature.
+        key_file: String,
+        /// An environment variable with that key.
+        key_env: String,
+        /// A file with a second key, while keys are changed. Default: none.
+        secondary_key_file: String,
+        /// An environment variable with that second key.
+        secondary_key_env: String,
     }
 }
 
@@ -148,5 +172,17 @@ shape! {
     Proxy {
         /// Who answers: a name in `upstreams`.
         upstream: String,
+        /// Whether its answers may hold clients (GRIP). Default: false.
+        grip: WordOr<bool, GripRoute>,
+    }
+}
+
+shape! {
+    /// How answers of a route may hold clients.
+    GripRoute {
+        /// What stands before the names of the backend's channels. Default: nothing.
+        channel_prefix: String,
+        /// Channels of every hold beside the backend's own, with the path's parameters. Default: none.
+        channels: Vec<Given<String>>,
     }
 }

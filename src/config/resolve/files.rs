@@ -6,6 +6,7 @@ use crate::config::read::{Field, Given, quote};
 use crate::config::sources::Unreadable;
 use crate::model::secret::Secret;
 use crate::server::tls::{self, Certificate, ClientCa, Digest, Validity};
+use crate::upstream::signature::Key;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,6 +23,13 @@ impl Resolver<'_> {
     /// A path as it is used: relative ones start at the configuration's folder.
     pub(super) fn path(&self, given: &str) -> PathBuf {
         self.folder.join(given)
+    }
+
+    /// The key of `Grip-Sig`.
+    pub(super) fn grip_key(&mut self, spot: &Spot, file: &Field<String>, env: &Field<String>) -> Option<Key> {
+        let secret = self.secret(spot, ("key_file", file), ("key_env", env))?;
+        let key = Key::parse(secret.value.expose());
+        key.map_err(|error| self.problems.add(&secret.spot, format!("the key can't be used: {error}"))).ok()
     }
 
     /// A secret from a file or the environment; exactly one of the two must be there.

@@ -22,7 +22,7 @@ const IDEMPOTENCY_WINDOW_RANGE: std::ops::RangeInclusive<Duration> =
 /// Bodies from 1 KiB to 1 GiB: one body is held in memory while it is read.
 const BODY_BYTES_RANGE: std::ops::RangeInclusive<u64> = 1024..=1 << 30;
 /// Paths of the publish listener that are its own.
-const OWN_PATHS: [&str; 3] = ["/v1/events", "/publish/", "/publish"];
+const OWN_PATHS: [&str; 4] = ["/v1/events", "/publish/", "/publish", "/recover"];
 
 /// Reads a webhook's template.
 fn webhook_template(text: &str) -> Result<Template, String> {
@@ -69,8 +69,13 @@ impl Resolver<'_> {
         }
         let mut ways = Vec::new();
         for entry in &given.value {
-            if !self.exactly_one(&entry.spot, &[("bearer", !entry.value.bearer.is_absent())]) {
+            let keys = [("bearer", !entry.value.bearer.is_absent()), ("grip_sig", !entry.value.grip_sig.is_absent())];
+            if !self.exactly_one(&entry.spot, &keys) {
                 continue;
+            }
+            if let Some(given) = entry.value.grip_sig.given() {
+                let file::GripSig { key_file, key_env } = &given.value;
+                ways.extend(self.grip_key(&given.spot, key_file, key_env).map(PublishAuth::GripSig));
             }
             let Some(bearer) = entry.value.bearer.given() else { continue };
             let Bearer { token_file, token_env } = &bearer.value;
@@ -90,7 +95,7 @@ impl Resolver<'_> {
         let (shape, spot) = (&webhook.value, &webhook.spot);
         let path = self.required(&shape.path, spot, "path", "write such as /hooks/orders");
         let path = path.and_then(|path| self.webhook_path(path, earlier));
-        let remedy = "write standard_webhooks, hmac or github (or none, on loopback)";
+        let remedy = "write standard_webhooks, hmac, github or stripe (or none, on loopback)";
         let verify = self.required(&shape.verify, spot, "verify", remedy);
         let verify = verify.and_then(|verify| self.verify(verify, address));
         let channel = self.required(&shape.channel, spot, "channel", "write such as \"orders.{/data/id}\"");
@@ -132,7 +137,7 @@ impl Resolver<'_> {
             WordOr::Word(file::Nothing::Nothing) if address.ip().is_loopback() => return Some(WebhookVerify::None),
             WordOr::Word(file::Nothing::Nothing) => {
                 let text = format!("none would let anybody publish, since publish.address is {address}");
-                self.problems.add(&given.spot, format!("{text}; write standard_webhooks, hmac or github"));
+                self.problems.add(&given.spot, format!("{text}; write standard_webhooks, hmac, github or stripe"));
                 return None;
             }
             WordOr::Keys(verify) => verify,
@@ -141,6 +146,7 @@ impl Resolver<'_> {
             ("standard_webhooks", !verify.standard_webhooks.is_absent()),
             ("hmac", !verify.hmac.is_absent()),
             ("github", !verify.github.is_absent()),
+            ("stripe", !verify.stripe.is_absent()),
         ];
         if !self.exactly_one(&given.spot, &keys) {
             return None;
@@ -150,6 +156,12 @@ impl Resolver<'_> {
         }
         if let Some(hmac) = verify.hmac.given() {
             return self.hmac(hmac);
+        }
+        if let Some(stripe) = verify.stripe.given() {
+            let file::Stripe { secret_file, secret_env, tolerance } = &stripe.value;
+            let tolerance = self.span(tolerance, TIMEOUT_RANGE, defaults::WEBHOOK_TOLERANCE);
+            let secret = self.secret(&stripe.spot, ("secret_file", secret_file), ("secret_env", secret_env))?;
+            return Some(WebhookVerify::Stripe { secret: secret.value, tolerance });
         }
         let github = verify.github.given()?;
         let file::Github { secret_file, secret_env } = &github.value;

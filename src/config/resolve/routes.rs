@@ -6,9 +6,10 @@ use crate::config::problem::Spot;
 use crate::config::read::{Field, Given, WordOr, quote};
 use crate::config::{HubLimits, defaults};
 use crate::gateway::settings::{
-    Action, AllowedOrigins, Cors, Credentials, Pings, ProxyRoute, PushRoute, WebSocketRoute,
+    Action, AllowedOrigins, Cors, Credentials, GripRoute, Pings, ProxyRoute, PushRoute, WebSocketRoute,
 };
 use crate::hub::shard::Start;
+use crate::model::channel::ChannelName;
 use crate::model::pattern::ChannelPattern;
 use crate::model::session::Transport;
 use crate::route::{HostPattern, Match, PathPattern, Route, RouteTable, Template};
@@ -166,10 +167,12 @@ impl Resolver<'_> {
         // Each is checked also where there are several, so that every problem is told at once.
         let push = push.given().and_then(|given| self.push(given, path, limits)).map(Action::Push);
         let subscriptions_max = limits.subscriptions_per_session_max;
-        let websocket = websocket.given().and_then(|given| self.websocket(given, upstreams, subscriptions_max));
+        let name = route.value.name.value().map_or("", String::as_str);
+        let websocket = websocket.given().and_then(|given| self.websocket(given, name, upstreams, subscriptions_max));
         let proxy = proxy.given().and_then(|given| {
             let upstream = self.upstream_of(&given.value.upstream, &given.spot, upstreams)?;
-            Some(Action::Proxy(Arc::new(ProxyRoute { upstream })))
+            let grip = self.grip_route(&given.value.grip, path, subscriptions_max);
+            Some(Action::Proxy(Arc::new(ProxyRoute { upstream, grip })))
         });
         if one { push.or(websocket).or(proxy) } else { None }
     }
@@ -214,6 +217,60 @@ impl Resolver<'_> {
         }))
     }
 
+    fn grip_route(
+        &mut self,
+        field: &Field<WordOr<bool, file::GripRoute>>,
+        path: Option<&PathPattern>,
+        subscriptions_max: usize,
+    ) -> Option<GripRoute> {
+        let plain = GripRoute { subscriptions_max, ..GripRoute::default() };
+        let given = field.given()?;
+        let shape = match &given.value {
+            WordOr::Word(true) => return Some(plain),
+            WordOr::Word(false) => return None,
+            WordOr::Keys(shape) => shape,
+        };
+        let prefix = shape.channel_prefix.given();
+        let channel_prefix = prefix.map_or_else(Box::default, |given| {
+            if let Err(error) = ChannelName::new(&given.value) {
+                self.problems.add(&given.spot, error.to_string());
+            }
+            given.value.as_str().into()
+        });
+        let channels = self.templates(&shape.channels, path);
+        if let Some(given) = shape.channels.given().filter(|_| channels.len() > subscriptions_max) {
+            let text = format!("{} channels are over limits.subscriptions_per_session", channels.len());
+            self.problems.add(&given.spot, format!("{text} ({subscriptions_max}); list fewer or raise it"));
+        }
+        Some(GripRoute { channel_prefix, channels, subscriptions_max })
+    }
+
+    /// Channel names with parameters that the path must have.
+    fn templates(&mut self, field: &Field<Vec<Given<String>>>, path: Option<&PathPattern>) -> Vec<Template> {
+        let mut templates = Vec::new();
+        for channel in field.value().into_iter().flatten() {
+            match Template::parse(&channel.value) {
+                Ok(template) => {
+                    self.check_parameters(channel, &template, path);
+                    templates.push(template);
+                }
+                Err(error) => self.problems.add(&channel.spot, error.to_string()),
+            }
+        }
+        templates
+    }
+
+    fn check_parameters(&mut self, channel: &Given<String>, template: &Template, path: Option<&PathPattern>) {
+        for name in template.parameters() {
+            let Some(path) = path.filter(|path| !path.parameters().any(|known| known == name)) else { continue };
+            let known: Vec<_> = path.parameters().collect();
+            let advice = crate::config::problem::advice(name, &known, "its parameters are");
+            let advice = if known.is_empty() { format!("; add {{{name}}} to it") } else { advice };
+            let text = format!("{{{name}}} is no parameter of the path {}{advice}", quote(path.as_str()));
+            self.problems.add(&channel.spot, text);
+        }
+    }
+
     fn push_channels(
         &mut self,
         push: &Given<Push>,
@@ -231,25 +288,7 @@ impl Resolver<'_> {
             let text = format!("{} channels are over limits.subscriptions_per_session", given.value.len());
             self.problems.add(&given.spot, format!("{text} ({subscriptions_max}); list fewer or raise it"));
         }
-        let mut templates = Vec::new();
-        for channel in &given.value {
-            let template = match Template::parse(&channel.value) {
-                Ok(template) => template,
-                Err(error) => {
-                    self.problems.add(&channel.spot, error.to_string());
-                    continue;
-                }
-            };
-            for name in template.parameters() {
-                let Some(path) = path.filter(|path| !path.parameters().any(|known| known == name)) else { continue };
-                let known: Vec<_> = path.parameters().collect();
-                let advice = crate::config::problem::advice(name, &known, "its parameters are");
-                let advice = if known.is_empty() { format!("; add {{{name}}} to it") } else { advice };
-                let text = format!("{{{name}}} is no parameter of the path {}{advice}", quote(path.as_str()));
-                self.problems.add(&channel.spot, text);
-            }
-            templates.push(template);
-        }
+        let templates = self.templates(&push.value.channels, path);
         if templates.len() == given.value.len() && !templates.is_empty() {
             self.check_list(&given.spot, &templates);
         }
@@ -332,13 +371,16 @@ impl Resolver<'_> {
     fn websocket(
         &mut self,
         websocket: &Given<WebSocket>,
+        name: &str,
         upstreams: &Upstreams,
         subscriptions_max: usize,
     ) -> Option<Action> {
         let shape = &websocket.value;
         let upstream = self.upstream_of(&shape.upstream, &websocket.spot, upstreams);
         let max_message = self.size(&shape.max_message, MESSAGE_BYTES_RANGE, defaults::WEBSOCKET_MESSAGE_BYTES_MAX);
+        let protocol = self.bridge_protocol(websocket, name);
         let route = WebSocketRoute {
+            protocol: protocol?,
             allowed_origins: self.allowed_origins(&shape.allowed_origins),
             keep_alive: self.span(&shape.keep_alive, KEEP_ALIVE_RANGE, defaults::KEEP_ALIVE),
             message_bytes_max: max_message,

@@ -5,11 +5,14 @@ use crate::config::defaults;
 use crate::config::file::{self, File, Upstream};
 use crate::config::problem::Spot;
 use crate::config::read::{Given, quote};
-use crate::upstream::settings::{Balance, ServerAddress, UpstreamProtocol, UpstreamSettings};
+use crate::upstream::settings::{Balance, GripUpstream, ServerAddress, UpstreamProtocol, UpstreamSettings};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// More tries than this are a retry storm.
 const RETRY_ATTEMPTS_MAX: u64 = 10;
+/// Ids may be remembered from a second to a day: they are held in memory.
+const ID_CACHE_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
 impl Resolver<'_> {
     pub(super) fn upstreams(&mut self, file: &File) -> Vec<(Spot, Arc<UpstreamSettings>)> {
@@ -52,6 +55,21 @@ impl Resolver<'_> {
             connect_timeout: self.span(&timeouts.connect, TIMEOUT_RANGE, defaults::CONNECT_TIMEOUT),
             response_timeout: self.span(&timeouts.response, TIMEOUT_RANGE, defaults::RESPONSE_TIMEOUT),
             retry_attempts_max: attempts.unwrap_or(defaults::RETRY_ATTEMPTS_MAX),
+            grip: shape.grip.given().map(|grip| Arc::new(self.grip_upstream(grip))),
+        }
+    }
+
+    fn grip_upstream(&mut self, given: &Given<file::GripUpstream>) -> GripUpstream {
+        let shape = &given.value;
+        let is_signed = !shape.key_file.is_absent() || !shape.key_env.is_absent();
+        let key = if is_signed { self.grip_key(&given.spot, &shape.key_file, &shape.key_env) } else { None };
+        let key = key.and_then(|key| {
+            key.for_signing().map_err(|error| self.problems.add(&given.spot, format!("key_file: {error}"))).ok()
+        });
+        GripUpstream {
+            issuer: shape.issuer.value().map_or(defaults::GRIP_ISSUER, String::as_str).into(),
+            key,
+            id_cache: self.span(&shape.id_cache, ID_CACHE_RANGE, defaults::GRIP_ID_CACHE),
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct EndOrder {
 pub enum Order {
     /// End sessions.
     End(EndOrder, Counted),
+    /// Have every session look whether it has to ask its backend again.
+    Recover,
     /// Drop what is left.
     Cut(Arc<dyn Fn([usize; SessionKind::ALL.len()]) + Send + Sync>),
 }
@@ -37,6 +39,7 @@ impl fmt::Debug for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::End(order, _) => order.fmt(f),
+            Self::Recover => f.write_str("Recover"),
             Self::Cut(_) => f.write_str("Cut"),
         }
     }
@@ -133,6 +136,12 @@ impl Shard {
     pub(in crate::hub::shard) fn obey(&self, order: Order) {
         match order {
             Order::End(order, counted) => counted(self.end_sessions(&order)),
+            Order::Recover => {
+                self.recoveries.set(self.recoveries.get().wrapping_add(1));
+                for (_, reader) in &mut self.state.borrow_mut().readers {
+                    reader.wake_anyway();
+                }
+            }
             Order::Cut(counted) => counted(self.cut_sessions()),
         }
     }

@@ -227,6 +227,22 @@ impl Subscription {
         self.join(channel, None, Start::Now)
     }
 
+    /// Goes on in a channel after `position`, which is joined if need be; without one, from now on.
+    ///
+    /// # Errors
+    /// When there are too many channels in the hub.
+    pub fn go_on(&mut self, channel: &ChannelName, position: Option<Position>) -> Result<(), HubError> {
+        if position.is_some() {
+            self.remove(channel);
+        }
+        self.join(channel, position.map(Some), Start::Now)
+    }
+
+    /// Why the session is to end, if it is; also where it has not got everything yet.
+    pub fn is_asked_to_end(&self) -> Option<CloseReason> {
+        self.shard.state.borrow().readers[self.key as usize].end()
+    }
+
     /// Leaves a channel; whether the session was on it.
     pub fn remove(&mut self, channel: &ChannelName) -> bool {
         let Some(index) = self.index_of(channel) else { return false };

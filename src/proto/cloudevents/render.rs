@@ -23,7 +23,7 @@ pub fn structured(message: &Message, cursor: &str) -> String {
         Some(attributes) => out.push_str(attributes),
         None => push_attributes(&mut out, message, cursor),
     }
-    match &message.data {
+    match message.websocket_data() {
         // A CloudEvent without data was published; an empty text says no more.
         Data::Text(text) if text.is_empty() && attributes.is_some() => {}
         Data::Text(text) => {

@@ -205,6 +205,7 @@ fn other_messages_get_attributes_of_their_own() {
         event: event.map(|event| Label::new(event).expect("a label")),
         data,
         cloudevent: None,
+        grip: None,
     };
     let attributes = |kind: &str, media_type: &str| {
         json!({
@@ -249,6 +250,7 @@ proptest! {
         let message = Message {
             channel: ChannelName::new("c").expect("a channel"),
             id: None, event: None, data, cloudevent: None,
+            grip: None,
         };
         let mut body: Value = serde_json::from_str(&structured(&message, "CURSOR")).expect("JSON");
         body["subject"] = subject.as_str().into();

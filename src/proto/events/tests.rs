@@ -11,7 +11,7 @@ fn messages(body: &str) -> Vec<Message> {
 fn message(channel: &str, id: Option<&str>, event: Option<&str>, data: Data) -> Message {
     let label = |text: &str| Label::new(text).expect("a label");
     let channel = ChannelName::new(channel).expect("a channel");
-    Message { channel, id: id.map(label), event: event.map(label), data, cloudevent: None }
+    Message { channel, id: id.map(label), event: event.map(label), data, cloudevent: None, grip: None }
 }
 
 #[track_caller]

@@ -100,7 +100,7 @@ impl Reply<'_> {
                 if let Some(event) = &message.event {
                     member(out, "event", event.as_str());
                 }
-                put_data(out, &message.data);
+                put_data(out, message.websocket_data());
             }
             Self::Subscribed { reference, channel } | Self::Unsubscribed { reference, channel } => {
                 put_reference(out, *reference);
@@ -205,7 +205,7 @@ mod tests {
 
     fn message(event: Option<&str>, data: Data) -> Message {
         let event = event.map(|event| Label::new(event).expect("a label"));
-        Message { channel: channel(), id: None, event, data, cloudevent: None }
+        Message { channel: channel(), id: None, event, data, cloudevent: None, grip: None }
     }
 
     #[track_caller]

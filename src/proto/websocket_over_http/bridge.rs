@@ -141,6 +141,8 @@ pub struct Bridge {
     backend_ping: Option<Bytes>,
     session_name: Option<Box<str>>,
     subscription_meta: Vec<(Box<str>, Box<str>)>,
+    /// Whether the backend is to be asked although nothing waits.
+    refresh: bool,
 }
 
 #[derive(Debug)]
@@ -195,6 +197,7 @@ impl Bridge {
             backend_ping: None,
             session_name: None,
             subscription_meta: Vec::new(),
+            refresh: false,
         }
     }
 
@@ -264,16 +267,6 @@ impl Bridge {
     /// What the backend asked to have echoed.
     pub fn meta(&self) -> &Meta {
         &self.meta
-    }
-
-    /// The name that the backend gave the session.
-    pub fn session_name(&self) -> Option<&str> {
-        self.session_name.as_deref()
-    }
-
-    /// The words about the session that filters look at.
-    pub fn subscription_meta(&self) -> &[(Box<str>, Box<str>)] {
-        &self.subscription_meta
     }
 
     /// Takes in what the client sent. One message may go over [`PENDING_BYTES_MAX`]; then [`Bridge::wants_client`] is
@@ -427,12 +420,14 @@ impl Bridge {
         let request = match std::mem::replace(&mut self.backend, Backend::Done) {
             Backend::Waiting { request, until_ms } if until_ms <= now_ms => request,
             Backend::Idle { since_ms } => {
-                let is_due = self.keep_alive_ms.is_some_and(|every| since_ms.saturating_add(every) <= now_ms);
+                let is_due =
+                    self.refresh || self.keep_alive_ms.is_some_and(|every| since_ms.saturating_add(every) <= now_ms);
                 if self.pending.is_empty() && !(is_due && matches!(self.client, Client::Open)) {
                     self.backend = Backend::Idle { since_ms };
                     return None;
                 }
                 let opens = matches!(self.client, Client::Opening);
+                self.refresh = false;
                 Request { body: std::mem::take(&mut self.pending).freeze(), tries: 0, opens, farewell: self.farewell }
             }
             other => {

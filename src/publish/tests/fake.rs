@@ -1,7 +1,10 @@
 //! A bus that remembers, and a handler on it.
 
+use crate::bus::sequences::{Audience, Sequences};
 use crate::bus::{Bus, BusError, IfMatch, Published};
+use crate::hub::clock::Clock;
 use crate::hub::policy::{ChannelPolicies, ChannelPolicy};
+use crate::hub::{Hub, HubLimits};
 use crate::model::channel::ChannelName;
 use crate::model::message::Message;
 use crate::model::pattern::ChannelPattern;
@@ -170,6 +173,7 @@ impl World {
             Arc::clone(&settings),
             policies,
             Arc::clone(&bus) as Arc<dyn Bus>,
+            Sequences::new(Hub::new(1, Clock::start(), HubLimits::default(), Arc::default()), Audience::Here),
             Metrics::new().worker(),
         );
         let room = Rc::into_inner(new.room).expect("one owner");

@@ -45,7 +45,7 @@ impl Core {
             Command::Subscribe { reference, channels } => self.subscribe(reference, &channels, turn),
             Command::Unsubscribe { reference, channels } => self.unsubscribe(reference, &channels, turn),
             Command::Publish { reference, channel, event, data } => {
-                let message = Message { channel, id: None, event, data, cloudevent: None };
+                let message = Message { channel, id: None, event, data, cloudevent: None, grip: None };
                 self.publish(Publish { reference, message })
             }
             Command::Ping { reference } => {

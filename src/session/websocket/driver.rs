@@ -242,6 +242,8 @@ impl<W: Wire, F: Feed> Driver<W, F> {
 
     fn pass_on(&mut self, delivery: Delivery, now_ms: u64) {
         let published_us = match &delivery {
+            // A GRIP item without a form for WebSockets.
+            Delivery::Message(entry) if entry.message.data_for(Transport::WebSocket).is_none() => return,
             Delivery::Message(entry) => Some(entry.published_us),
             Delivery::Gap(gap) => {
                 self.metrics.gap(gap.reason);

@@ -49,7 +49,7 @@ impl Subprotocol {
         let message = &entry.message;
         let own_cursor = || Cursor::one(&message.channel, entry.position).encode();
         let shared = match (self, breadth) {
-            (Self::Raw, _) => entry.websocket.get_or_init(|| match &message.data {
+            (Self::Raw, _) => entry.websocket.get_or_init(|| match message.websocket_data() {
                 Data::Text(text) | Data::Json(text) => frame::text(text),
                 Data::Binary(bytes) => frame::binary(bytes),
             }),

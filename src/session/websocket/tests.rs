@@ -13,8 +13,8 @@ use crate::session::websocket::seam::{Output, Place};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 /// Frames that went out. There is room for this many before a [`Sink::take`].
 #[derive(Debug)]
@@ -87,16 +87,11 @@ pub(super) fn name(text: &str) -> ChannelName {
 /// Offset `offset` of a channel.
 pub(super) fn entry(channel: &str, offset: u64, data: Data) -> Arc<Entry> {
     let event = Some(Label::new("e").expect("a label"));
-    Arc::new(Entry {
-        message: Message { channel: name(channel), id: None, event, data, cloudevent: None },
-        position: Position { epoch: 1, offset },
-        published_us: 0,
-        sse: OnceLock::new(),
-        websocket: OnceLock::new(),
-        websocket_v1: OnceLock::new(),
-        websocket_cloudevents: OnceLock::new(),
-        long_poll: OnceLock::new(),
-    })
+    Arc::new(Entry::new(
+        Message { channel: name(channel), id: None, event, data, cloudevent: None, grip: None },
+        Position { epoch: 1, offset },
+        0,
+    ))
 }
 
 pub(super) fn text(channel: &str, offset: u64, text: &str) -> Delivery {

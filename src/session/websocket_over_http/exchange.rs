@@ -3,12 +3,15 @@
 //! An exchange that is dropped before the backend knows of the end tells it in a task of its own: the client may go at
 //! any moment, also while OPEN is under way, and the backend must not keep a connection that no longer exists.
 
-use crate::proto::websocket_over_http::bridge::{Action, AnswerError, Bridge, Outcome};
+use crate::model::session::CloseReason;
+use crate::proto::websocket_over_http::bridge::{Action, AnswerError, Bridge, FromClient, Outcome};
+use crate::proto::websocket_over_http::close::Close;
 use crate::proto::websocket_over_http::retry::Jitter;
 use crate::proto::websocket_over_http::{ANSWER_BYTES_MAX, fields};
 use crate::server::body::{Body, ReadError, read_whole};
 use crate::session::settings::BridgeSettings;
 use crate::session::websocket_over_http::backend::{Backend, BackendError};
+use crate::session::websocket_over_http::dialect::{Dialect, Timeline};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
@@ -16,7 +19,6 @@ use http::{HeaderMap, StatusCode};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// How long an answer's body may take after its head.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,7 +36,7 @@ struct Inner {
     fields: HeaderMap,
     asked: Option<LocalBoxFuture<'static, Result<Reply, BackendError>>>,
     answer_bytes_max: usize,
-    began: Instant,
+    timeline: Timeline,
 }
 
 /// What a backend answered.
@@ -71,34 +73,9 @@ impl Exchange {
             fields,
             asked: None,
             answer_bytes_max: ANSWER_BYTES_MAX.saturating_add(settings.message_bytes_max),
-            began: Instant::now(),
+            timeline: Timeline::start(),
         };
         Ok(Self { inner: Some(Box::new(inner)) })
-    }
-
-    /// The connection's id.
-    pub fn connection_id(&self) -> &str {
-        self.inner.as_ref().map_or("", |inner| &inner.connection_id)
-    }
-
-    /// Milliseconds since the exchange began: the machine's clock.
-    pub fn now_ms(&self) -> u64 {
-        self.inner.as_ref().map_or(0, |inner| inner.now_ms())
-    }
-
-    /// The instant of the machine's clock.
-    pub fn instant(&self, at_ms: u64) -> Instant {
-        self.inner.as_ref().map_or_else(Instant::now, |inner| inner.instant(at_ms))
-    }
-
-    /// The machine.
-    pub fn bridge(&mut self) -> Option<&mut Bridge> {
-        self.inner.as_mut().map(|inner| &mut inner.bridge)
-    }
-
-    /// The machine's next action for the client; requests are sent on the way.
-    pub fn next_action(&mut self) -> Option<Action> {
-        self.inner.as_mut()?.next()
     }
 
     /// The answer to the request in flight, which the machine has not seen; pending if there is none.
@@ -113,29 +90,94 @@ impl Exchange {
     pub fn take_in(&mut self, reply: &Result<Reply, BackendError>) -> Result<(), AnswerError> {
         self.inner.as_mut().map_or(Ok(()), |inner| inner.take_in(reply))
     }
+}
 
-    /// Tells the backend what it still has to know after the client is gone. Cancel-safe: what is left is then told by
-    /// a task of its own.
-    pub async fn finish(&mut self) {
-        let Some(inner) = self.inner.as_mut() else { return };
-        inner.bridge.client_gone();
-        inner.finish().await;
+impl Dialect for Exchange {
+    fn connection_id(&self) -> &str {
+        self.inner.as_ref().map_or("", |inner| &inner.connection_id)
+    }
+
+    fn timeline(&self) -> Timeline {
+        self.inner.as_ref().map_or_else(Timeline::start, |inner| inner.timeline)
+    }
+
+    fn next_action(&mut self) -> Option<Action> {
+        self.inner.as_mut()?.next()
+    }
+
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let reply = std::task::ready!(self.poll_reply(cx));
+        let result = self.take_in(&reply);
+        let cause = reply.err().map(|error| error.to_string());
+        match (result, cause) {
+            (Err(error), cause) => {
+                tracing::warn!(session.id = self.connection_id(), %error, cause, "bridged backend failed");
+            }
+            (Ok(()), Some(cause)) => {
+                tracing::debug!(session.id = self.connection_id(), cause, "bridged request is tried again");
+            }
+            (Ok(()), None) => {}
+        }
+        Poll::Ready(())
+    }
+
+    fn wants_client(&self) -> bool {
+        self.inner.as_ref().is_some_and(|inner| inner.bridge.wants_client())
+    }
+
+    fn client_said(&mut self, frame: FromClient) {
+        if let Some(inner) = self.inner.as_mut() {
+            let now_ms = inner.timeline.now_ms();
+            inner.bridge.client_said(frame, now_ms);
+        }
+    }
+
+    fn client_gone(&mut self, _: CloseReason) {
+        if let Some(inner) = self.inner.as_mut() {
+            inner.bridge.client_gone();
+        }
+    }
+
+    fn delivered(&mut self) {
+        if let Some(inner) = self.inner.as_mut() {
+            let now_ms = inner.timeline.now_ms();
+            inner.bridge.delivered(now_ms);
+        }
+    }
+
+    fn subscription_meta(&self) -> &[(Box<str>, Box<str>)] {
+        self.inner.as_ref().map_or(&[], |inner| inner.bridge.subscription_meta())
+    }
+
+    fn close_by_publisher(&mut self, close: Close) {
+        if let Some(inner) = self.inner.as_mut() {
+            inner.bridge.close_by_publisher(close);
+        }
+    }
+
+    fn refresh(&mut self) {
+        if let Some(inner) = self.inner.as_mut() {
+            inner.bridge.refresh();
+        }
+    }
+
+    fn deadline_ms(&self) -> Option<u64> {
+        self.inner.as_ref()?.bridge.deadline_ms()
+    }
+
+    fn finish(&mut self) -> LocalBoxFuture<'_, ()> {
+        Box::pin(async {
+            let Some(inner) = self.inner.as_mut() else { return };
+            inner.bridge.client_gone();
+            inner.finish().await;
+        })
     }
 }
 
 impl Inner {
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn instant(&self, at_ms: u64) -> Instant {
-        const FAR_MS: u64 = 365 * 24 * 60 * 60 * 1000;
-        self.began + Duration::from_millis(at_ms.min(FAR_MS))
-    }
-
     fn next(&mut self) -> Option<Action> {
         loop {
-            match self.bridge.next(self.now_ms())? {
+            match self.bridge.next(self.timeline.now_ms())? {
                 Action::Post(body) => self.ask(body),
                 other => return Some(other),
             }
@@ -170,7 +212,7 @@ impl Inner {
             Err(BackendError::NotProcessed(_)) => Outcome::NotProcessed,
             Err(BackendError::TimedOut(_) | BackendError::Broken(_)) => Outcome::Failed,
         };
-        let now_ms = self.now_ms();
+        let now_ms = self.timeline.now_ms();
         self.bridge.answered(outcome, jitter(), now_ms)
     }
 
@@ -184,7 +226,7 @@ impl Inner {
             let reply = if self.asked.is_some() {
                 std::future::poll_fn(|cx| self.poll_reply(cx)).await
             } else if let Some(at_ms) = self.bridge.deadline_ms() {
-                tokio::time::sleep_until(self.instant(at_ms)).await;
+                tokio::time::sleep_until(self.timeline.instant(at_ms)).await;
                 continue;
             } else {
                 return;
@@ -208,7 +250,11 @@ impl Drop for Exchange {
     }
 }
 
-async fn read(body: Body, bytes_max: usize) -> Result<Bytes, BackendError> {
+/// Reads an answer's body whole.
+///
+/// # Errors
+/// When it is over `bytes_max`, breaks off or takes too long.
+pub async fn read(body: Body, bytes_max: usize) -> Result<Bytes, BackendError> {
     match tokio::time::timeout(BODY_TIMEOUT, read_whole(body, bytes_max)).await {
         Ok(Ok(content)) => Ok(content),
         Ok(Err(ReadError::Broken(error))) => Err(BackendError::Broken(error)),
@@ -217,7 +263,8 @@ async fn read(body: Body, bytes_max: usize) -> Result<Bytes, BackendError> {
     }
 }
 
-fn jitter() -> Jitter {
+/// A random number for the wait before another try.
+pub fn jitter() -> Jitter {
     let mut bytes = [0x7f; 2];
     // Without a random source retries come in the middle of their stretch.
     let _ = SystemRandom::new().fill(&mut bytes);

@@ -11,11 +11,11 @@ use crate::proto::websocket_over_http::close::Close;
 use crate::proto::websocket_over_http::control::Subscribe;
 use crate::proto::websocket_over_http::scheduled::Frame;
 use crate::session::websocket_over_http::Start;
-use crate::session::websocket_over_http::exchange::Exchange;
+use crate::session::websocket_over_http::dialect::Dialect;
 use crate::session::websocket_over_http::frames::{self, FrameReader};
 use crate::session::websocket_over_http::liveness::{Check, Liveness};
 use crate::session::websocket_over_http::seams::{Feed, Wire};
-use crate::session::websocket_over_http::subscriptions::Subscriptions;
+use crate::session::websocket_over_http::subscriptions::{Part, Subscriptions};
 use crate::telemetry::metrics::{Refusal, WorkerMetrics};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
@@ -38,7 +38,7 @@ const READ_BYTES: usize = 8 * 1024;
 struct Run<W, F> {
     wire: W,
     subscriptions: Subscriptions<F>,
-    exchange: Exchange,
+    exchange: Box<dyn Dialect>,
     early: VecDeque<Action>,
     /// A subscription whose channel the bus begins to follow; what the backend said after it waits.
     attaching: Option<Attaching>,
@@ -94,12 +94,13 @@ struct Told(Vec<Ignored>);
 pub async fn run<W: Wire, F: Feed>(start: Start<F>, wire: W) {
     let mut counted = Counted { metrics: Rc::clone(&start.metrics), reason: CloseReason::ClientGone };
     start.metrics.session_opened(Transport::WebSocket);
-    let now_ms = start.exchange.now_ms();
+    let timeline = start.exchange.timeline();
+    let now_ms = timeline.now_ms();
     let keep_alive_ms = u64::try_from(start.settings.keep_alive.as_millis()).unwrap_or(u64::MAX);
     let mut run = Run {
         wire,
         subscriptions: start.subscriptions,
-        timer: Box::pin(tokio::time::sleep_until(start.exchange.instant(now_ms))),
+        timer: Box::pin(tokio::time::sleep_until(timeline.instant(now_ms))),
         exchange: start.exchange,
         early: start.early,
         attaching: None,
@@ -142,11 +143,11 @@ impl<W: Wire, F: Feed> Run<W, F> {
             return Poll::Ready(self.leaving.map_or(CloseReason::Drain, |leaving| leaving.reason));
         }
         for _ in 0..TURNS_MAX {
-            let now_ms = self.exchange.now_ms();
+            let now_ms = self.exchange.timeline().now_ms();
             let mut moved = self.poll_attach(cx, now_ms);
             moved |= self.act(now_ms);
             // After what may have asked: a request that time alone brought about has to be polled in this turn.
-            moved |= self.take_answer(cx);
+            moved |= self.exchange.poll_answer(cx).is_ready();
             moved |= self.deliver(cx, now_ms);
             moved |= self.read(cx, now_ms);
             self.check_liveness(now_ms);
@@ -165,22 +166,6 @@ impl<W: Wire, F: Feed> Run<W, F> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    fn take_answer(&mut self, cx: &mut Context<'_>) -> bool {
-        let Poll::Ready(reply) = self.exchange.poll_reply(cx) else { return false };
-        let result = self.exchange.take_in(&reply);
-        let cause = reply.err().map(|error| error.to_string());
-        match (result, cause) {
-            (Err(error), cause) => {
-                tracing::warn!(session.id = self.exchange.connection_id(), %error, cause, "bridged backend failed");
-            }
-            (Ok(()), Some(cause)) => {
-                tracing::debug!(session.id = self.exchange.connection_id(), cause, "bridged request is tried again");
-            }
-            (Ok(()), None) => {}
-        }
-        true
     }
 
     /// Does what the machine says, while the client takes what it is sent. Whether anything was done.
@@ -260,7 +245,7 @@ impl<W: Wire, F: Feed> Run<W, F> {
         let mut delivered = false;
         while self.leaving.is_none() && self.wire.has_room() {
             match self.subscriptions.feed.next() {
-                Some(Delivery::Message(entry)) => self.deliver_message(&entry, now_ms),
+                Some(Delivery::Message(entry)) => self.deliver_message(&entry),
                 Some(Delivery::Gap(gap)) => {
                     // A bare WebSocket has no place to announce it.
                     self.metrics.gap(gap.reason);
@@ -275,19 +260,24 @@ impl<W: Wire, F: Feed> Run<W, F> {
         delivered
     }
 
-    fn deliver_message(&mut self, entry: &Entry, now_ms: u64) {
-        let frame = entry.websocket.get_or_init(|| frames::encode_data(&entry.message.data)).clone();
+    fn deliver_message(&mut self, entry: &Entry) {
+        let subscriber = self.subscriptions.subscriber(self.exchange.subscription_meta());
+        let frame = match subscriber.part(&entry.message) {
+            Ok(Part::Shared(data)) => entry.websocket.get_or_init(|| frames::encode_data(data)).clone(),
+            Ok(Part::Own(frame)) => frames::encode(&frame),
+            Ok(Part::Close(close)) => return self.exchange.close_by_publisher(close),
+            Ok(Part::Refresh) => return self.exchange.refresh(),
+            Err(dropped) => return self.metrics.grip_dropped(dropped),
+        };
         let latency_us = self.subscriptions.feed.now_us().saturating_sub(entry.published_us);
         self.metrics.delivered(Transport::WebSocket, frame.len(), latency_us);
         self.push(frame);
-        if let Some(bridge) = self.exchange.bridge() {
-            bridge.delivered(now_ms);
-        }
+        self.exchange.delivered();
     }
 
     /// Reads the client while the machine wants it and the client takes what it is sent. Whether anything came.
     fn read(&mut self, cx: &mut Context<'_>, now_ms: u64) -> bool {
-        let wants = self.leaving.is_none() && self.exchange.bridge().is_some_and(|bridge| bridge.wants_client());
+        let wants = self.leaving.is_none() && self.exchange.wants_client();
         // Silence counts from when it is listened to; a client that takes nothing is silent too.
         let listens = wants || !self.wire.has_room();
         if listens && !self.listened {
@@ -319,18 +309,18 @@ impl<W: Wire, F: Feed> Run<W, F> {
     /// Gives the machine frames that came, until it wants no more. Whether there was any.
     fn take_frames(&mut self, now_ms: u64) -> bool {
         let mut any = false;
-        while let Some(bridge) = self.exchange.bridge().filter(|bridge| bridge.wants_client()) {
+        while self.exchange.wants_client() {
             match self.reader.next(&mut self.unread) {
                 Ok(Some(FromClient::Pong(content))) if content.is_empty() => {
                     if !self.liveness.take_answer() {
-                        bridge.client_said(FromClient::Pong(content), now_ms);
+                        self.exchange.client_said(FromClient::Pong(content));
                     }
                 }
                 Ok(Some(frame)) => {
                     if matches!(frame, FromClient::Close(_)) {
                         self.client = ClientEnd::Closed;
                     }
-                    bridge.client_said(frame, now_ms);
+                    self.exchange.client_said(frame);
                 }
                 Ok(None) => break,
                 Err(reason) => {
@@ -382,9 +372,7 @@ impl<W: Wire, F: Feed> Run<W, F> {
 
     fn leave(&mut self, reason: CloseReason, client: ClientEnd, now_ms: u64) {
         self.leaving = Some(Leaving { reason, until_ms: now_ms.saturating_add(self.leave_ms), client });
-        if let Some(bridge) = self.exchange.bridge() {
-            bridge.client_gone();
-        }
+        self.exchange.client_gone(reason);
     }
 
     fn poll_leave(&mut self, cx: &mut Context<'_>, leaving: Leaving, now_ms: u64) -> Poll<()> {
@@ -443,13 +431,13 @@ impl<W: Wire, F: Feed> Run<W, F> {
         let at_ms = [
             self.leaving.map(|leaving| leaving.until_ms),
             (self.leaving.is_none() && self.listened).then(|| self.liveness.deadline_ms()),
-            self.exchange.bridge().filter(|_| can_act).and_then(|bridge| bridge.deadline_ms()),
+            self.exchange.deadline_ms().filter(|_| can_act),
         ];
         let Some(at_ms) = at_ms.into_iter().flatten().min() else { return Poll::Pending };
         if at_ms <= now_ms {
             return Poll::Ready(());
         }
-        let at = self.exchange.instant(at_ms);
+        let at = self.exchange.timeline().instant(at_ms);
         // A timer that fires too early costs one turn; moving it with every frame would cost more.
         if self.timer.is_elapsed() || self.timer.deadline() > at {
             self.timer.as_mut().reset(at);

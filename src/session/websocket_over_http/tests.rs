@@ -23,7 +23,7 @@ use seams::Wire;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -216,16 +216,11 @@ impl TestHub {
 
     fn publish(&self, data: Data) -> Arc<Entry> {
         let channel = ChannelName::new("a").expect("a name");
-        let entry = Arc::new(Entry {
-            message: Message { channel, id: None, event: None, data, cloudevent: None },
-            position: Position { epoch: 1, offset: 1 },
-            published_us: 0,
-            sse: OnceLock::new(),
-            websocket: OnceLock::new(),
-            websocket_v1: OnceLock::new(),
-            websocket_cloudevents: OnceLock::new(),
-            long_poll: OnceLock::new(),
-        });
+        let entry = Arc::new(Entry::new(
+            Message { channel, id: None, event: None, data, cloudevent: None, grip: None },
+            Position { epoch: 1, offset: 1 },
+            0,
+        ));
         self.deliver(Delivery::Message(Arc::clone(&entry)));
         entry
     }

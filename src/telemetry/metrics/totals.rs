@@ -1,6 +1,7 @@
 //! The counts of the whole process, and how they are written out.
 
 use super::config::ConfigTotals;
+use super::grip::GripTotals;
 use super::histogram::Histogram;
 use super::labels::{ComebackResult, KeepResult, PROTOCOLS, PublishResult, Refusal, STATUS_CLASSES, UpstreamResult};
 use super::{Figures, page::Page};
@@ -147,6 +148,7 @@ pub(super) struct Totals {
     pub(super) kept: Counts<{ KeepResult::ALL.len() }>,
     pub(super) comebacks: Counts<{ ComebackResult::ALL.len() }>,
     pub(super) bridge_ignored: Counts<{ Ignored::ALL.len() }>,
+    pub(super) grip: GripTotals,
     pub(super) published: Counts<{ PublishResult::ALL.len() }>,
     pub(super) published_bytes: Counts<1>,
     pub(super) publish_requests: RouteTotals,
@@ -296,6 +298,7 @@ impl Totals {
         for what in Ignored::ALL {
             family.sample(&[("what", what.as_str())], self.bridge_ignored.get(what as usize));
         }
+        self.grip.write(page);
     }
 
     fn write_hub(&self, page: &mut Page) {

@@ -1,6 +1,7 @@
 //! One worker's handles: what happens for each message is counted in plain cells, the rest at once.
 
 use super::Metrics;
+use super::grip::{GripPage, GripRefusal};
 use super::histogram::LocalHistogram;
 use super::labels::{
     ComebackResult, KeepResult, PROTOCOLS, PublishResult, Refusal, STATUS_CLASSES, UpstreamResult, protocol,
@@ -10,6 +11,7 @@ use super::totals::{
     CLOSES, Counts, ListenerTotals, NAMES_MAX, Named, OTHER, RouteTotals, TRANSPORTS, UpstreamTotals, close_index,
 };
 use crate::model::session::{CloseReason, GapReason, Transport};
+use crate::proto::grip::filters::Dropped;
 use crate::proto::websocket_over_http::Ignored;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -35,6 +37,9 @@ pub struct WorkerMetrics {
     kept: LocalCounts<{ KeepResult::ALL.len() }>,
     comebacks: LocalCounts<{ ComebackResult::ALL.len() }>,
     bridge_ignored: LocalCounts<{ Ignored::ALL.len() }>,
+    grip_pages: LocalCounts<{ GripPage::ALL.len() }>,
+    grip_refused: LocalCounts<{ GripRefusal::ALL.len() }>,
+    grip_dropped: LocalCounts<{ Dropped::ALL.len() }>,
     published: LocalCounts<{ PublishResult::ALL.len() }>,
     published_bytes: LocalCounts<1>,
     publish_requests: LocalCounts<{ STATUS_CLASSES.len() }>,
@@ -58,6 +63,9 @@ impl WorkerMetrics {
             kept: LocalCounts::default(),
             comebacks: LocalCounts::default(),
             bridge_ignored: LocalCounts::default(),
+            grip_pages: LocalCounts::default(),
+            grip_refused: LocalCounts::default(),
+            grip_dropped: LocalCounts::default(),
             published: LocalCounts::default(),
             published_bytes: LocalCounts::default(),
             publish_requests: LocalCounts::default(),
@@ -127,6 +135,21 @@ impl WorkerMetrics {
         self.bridge_ignored.add(what as usize, 1);
     }
 
+    /// A held session asked for a page.
+    pub fn grip_page(&self, result: GripPage) {
+        self.grip_pages.add(result as usize, 1);
+    }
+
+    /// Something of a backend's hold was refused or passed over.
+    pub fn grip_refused(&self, what: GripRefusal) {
+        self.grip_refused.add(what as usize, 1);
+    }
+
+    /// A session did not get a message.
+    pub fn grip_dropped(&self, reason: Dropped) {
+        self.grip_dropped.add(reason as usize, 1);
+    }
+
     /// A message was published (`duplicate`: not again), or refused by the bus.
     pub fn published(&self, result: PublishResult, bytes: usize) {
         self.published.add(result as usize, 1);
@@ -177,6 +200,9 @@ impl WorkerMetrics {
         self.kept.flush(&totals.kept);
         self.comebacks.flush(&totals.comebacks);
         self.bridge_ignored.flush(&totals.bridge_ignored);
+        self.grip_pages.flush(&totals.grip.pages);
+        self.grip_refused.flush(&totals.grip.refused);
+        self.grip_dropped.flush(&totals.grip.dropped);
         self.published.flush(&totals.published);
         self.published_bytes.flush(&totals.published_bytes);
         self.publish_requests.flush(&totals.publish_requests);

@@ -69,6 +69,15 @@ impl Socket {
         self.send_raw(&frame(0x80 | opcode, payload.as_ref())).await;
     }
 
+    /// Sends a whole frame for as long as it takes, or says that the peer takes no more.
+    ///
+    /// # Errors
+    /// What the connection says.
+    pub async fn try_send(&mut self, opcode: u8, payload: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.io.write_all(&frame(0x80 | opcode, payload.as_ref())).await?;
+        self.io.flush().await
+    }
+
     /// Sends a frame that is no message's last.
     pub async fn send_part(&mut self, opcode: u8, payload: impl AsRef<[u8]>) {
         self.send_raw(&frame(opcode, payload.as_ref())).await;

@@ -216,7 +216,14 @@ fn name(channel: usize) -> ChannelName {
 
 fn message(stored: &Stored) -> Message {
     let channel = name(stored.channel.expect("no mark"));
-    Message { channel, id: None, event: None, data: Data::Text(stored.index.to_string().into()), cloudevent: None }
+    Message {
+        channel,
+        id: None,
+        event: None,
+        data: Data::Text(stored.index.to_string().into()),
+        cloudevent: None,
+        grip: None,
+    }
 }
 
 impl World {

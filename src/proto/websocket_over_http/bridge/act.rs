@@ -1,14 +1,36 @@
-//! What the machine does at each event of its backend.
+//! What the machine does at each event of its backend, and at a publisher's word.
 
 use super::{Action, Backend, Bridge, Client, SUBSCRIPTION_META_MAX};
 use crate::model::session::CloseReason;
 use crate::proto::websocket_over_http::Ignored;
+use crate::proto::websocket_over_http::close::Close;
 use crate::proto::websocket_over_http::control::Control;
 use crate::proto::websocket_over_http::event::Event;
 use crate::proto::websocket_over_http::extension::Meaning;
 use crate::proto::websocket_over_http::scheduled::Frame;
 
 impl Bridge {
+    /// The name that the backend gave the session.
+    pub fn session_name(&self) -> Option<&str> {
+        self.session_name.as_deref()
+    }
+
+    /// The words about the session that filters look at.
+    pub fn subscription_meta(&self) -> &[(Box<str>, Box<str>)] {
+        &self.subscription_meta
+    }
+
+    /// Has the backend asked as soon as no request is under way, also where there is nothing to tell it.
+    pub fn refresh(&mut self) {
+        self.refresh = true;
+    }
+
+    /// Closes the client, as a publisher asked; the backend gets DISCONNECT.
+    pub fn close_by_publisher(&mut self, close: Close) {
+        self.say_disconnect();
+        self.close_client(close, CloseReason::Backend);
+    }
+
     pub(super) fn act_on(&mut self, event: Event, now_ms: u64) {
         match event {
             Event::Close(_) | Event::Disconnect => {

@@ -1,0 +1,152 @@
+//! Held responses: what releases them, and what they are then.
+
+use super::{ALL, Stage};
+use crate::support::client::{Answer, Http, get, publish, send};
+use crate::support::metrics;
+use serde_json::json;
+
+impl Stage {
+    /// A held response: the client waits when this returns.
+    async fn poll(&mut self, http: Http, fields: &[(&str, &str)], body: &str) -> tokio::task::JoinHandle<Answer> {
+        let at = self.at(http);
+        let before = metrics::value(&self.proxy, "pushbridge_hub_sessions_opened_total{transport=\"long_poll\"}").await;
+        let polling = tokio::spawn(send(http, at, get(at, "/poll?x", &[("cookie", "a=1")])));
+        let held = [&[("grip-hold", "response")], fields].concat();
+        self.backend.asked().await.answer(200, &held, body.to_owned());
+        metrics::reaches(&self.proxy, "pushbridge_hub_sessions_opened_total{transport=\"long_poll\"}", before + 1.0)
+            .await;
+        polling
+    }
+}
+
+#[tokio::test]
+async fn what_is_published_is_the_response() {
+    let mut stage = Stage::new().await;
+    for http in ALL {
+        let fields = [
+            ("content-type", "application/json"),
+            ("grip-channel", "a, b"),
+            ("grip-expose-headers", "content-type, x-kept"),
+            ("x-kept", "1"),
+            ("x-own", "2"),
+        ];
+        let polling = stage.poll(http, &fields, "{}").await;
+        let response = json!({"code": 201, "headers": {"X-More": "3"}, "body": "[1]"});
+        stage
+            .publish(&json!([
+                {"channel": "b", "http-stream": {"content": "not for polls"}},
+                {"channel": "b", "http-response": response},
+            ]))
+            .await;
+        let answer = polling.await.expect("an answer");
+        assert_eq!((answer.status.as_u16(), answer.text()), (201, "[1]"));
+        let fields = ["content-type", "x-kept", "x-more", "x-own"].map(|name| answer.field(name));
+        assert_eq!(fields, ["application/json", "1", "3", ""]);
+    }
+    let polling =
+        stage.poll(Http::H1, &[("grip-channel", "a"), ("content-type", "application/json")], r#"{"n":1}"#).await;
+    let patch = json!([{"op": "add", "path": "/m", "value": 2}]);
+    stage.publish(&json!([{"channel": "a", "http-response": {"body-patch": patch}}])).await;
+    assert_eq!(polling.await.expect("an answer").json(), json!({"n": 1, "m": 2}));
+    let polling = stage.poll(Http::H1, &[("grip-channel", "a"), ("content-type", "text/plain")], "").await;
+    publish(stage.proxy.address("publish"), r#"{"channel":"a","data":{"n":1}}"#).await;
+    let answer = polling.await.expect("an answer");
+    assert_eq!(
+        (answer.status.as_u16(), answer.text(), answer.field("content-type")),
+        (200, r#"{"n":1}"#, "text/plain")
+    );
+    stage.is_clean().await;
+}
+
+#[tokio::test]
+async fn when_its_time_is_over_a_held_response_is_its_own() {
+    let mut stage = Stage::new().await;
+    let fields = [("grip-channel", "a"), ("grip-timeout", "1"), ("grip-status", "304"), ("etag", "\"1\"")];
+    let polling = stage.poll(Http::H2c, &fields, "").await;
+    let answer = polling.await.expect("an answer");
+    assert_eq!((answer.status.as_u16(), answer.field("etag"), answer.body.len()), (304, "\"1\"", 0));
+    let fields = [("grip-channel", "a"), ("grip-timeout", "1"), ("content-type", "text/plain")];
+    assert_eq!(stage.poll(Http::H1, &fields, "later").await.await.expect("an answer").text(), "later");
+    metrics::reaches(
+        &stage.proxy,
+        "pushbridge_hub_sessions_closed_total{transport=\"long_poll\",reason=\"done\"}",
+        2.0,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_hint_and_a_missing_message_ask_the_backend_again() {
+    let mut stage = Stage::new().await;
+    let fields = [("grip-channel", "a; prev-id=1")];
+    let polling = stage.poll(Http::H1, &fields, "").await;
+    stage
+        .publish(&json!([{"channel": "a", "id": "3", "prev-id": "2", "no-seq": false, "http-response": {"body": "3"}}]))
+        .await;
+    let again = stage.backend.asked().await;
+    assert_eq!((again.target.to_string().as_str(), again.field("cookie")), ("/poll?x", "a=1"));
+    assert_eq!(again.field("grip-last"), "a; last-id=1");
+    again.answer(200, &[("grip-hold", "response"), ("grip-channel", "a; prev-id=3")], "");
+    metrics::reaches(&stage.proxy, "pushbridge_hub_sessions_opened_total{transport=\"long_poll\"}", 2.0).await;
+    stage.publish(&json!([{"channel": "a", "http-response": {"action": "hint"}}])).await;
+    let again = stage.backend.asked().await;
+    assert_eq!(again.field("grip-last"), "a; last-id=3");
+    again.answer(200, &[("content-type", "text/plain")], "ready");
+    assert_eq!(polling.await.expect("an answer").text(), "ready");
+    stage.is_clean().await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_is_not_waited_for() {
+    let mut stage = Stage::new().await;
+    for http in ALL {
+        let at = stage.at(http);
+        let polling = tokio::spawn(send(http, at, get(at, "/poll", &[])));
+        let held = [("grip-hold", "response"), ("grip-channel", "a"), ("grip-link", "</gone>; rel=gone")];
+        stage.backend.asked().await.answer(200, &held, "");
+        metrics::reaches(&stage.proxy, "pushbridge_hub_sessions_open{transport=\"long_poll\"}", 1.0).await;
+        polling.abort();
+        let _ = polling.await;
+        let told = stage.backend.asked().await;
+        assert_eq!((told.method.as_str(), told.target.path()), ("POST", "/gone"));
+        told.answer(200, &[], "");
+        stage.is_clean().await;
+    }
+}
+
+#[tokio::test]
+async fn forty_first_polls_under_publishing_lose_none() {
+    let mut stage = Stage::with("channels: [{ match: a, history: { messages: 100000, max_bytes: 64MiB } }]\n").await;
+    let at = stage.proxy.address("publish");
+    let publishing = tokio::spawn(async move {
+        for n in 1u32.. {
+            let item = json!({"items": [{"channel": "a", "id": n.to_string(), "prev-id": (n - 1).to_string(),
+                "http-response": {"body": n.to_string()}}]});
+            let answer = send(Http::H1, at, crate::support::client::post(at, "/publish/", &[], item.to_string())).await;
+            assert_eq!(answer.status, 200);
+        }
+    });
+    // Each client begins where the one before it ended: what any of them lost would be a hole.
+    let mut last = 0u32;
+    for _ in 0..40 {
+        let http = stage.at(Http::H1);
+        let polling = tokio::spawn(send(Http::H1, http, get(http, "/poll", &[])));
+        let channel = format!("a; prev-id={last}");
+        stage.backend.asked().await.answer(200, &[("grip-hold", "response"), ("grip-channel", &channel)], "");
+        let answer = polling.await.expect("an answer");
+        let next: u32 = answer.text().parse().expect("a number");
+        assert_eq!(next, last + 1);
+        last = next;
+    }
+    // Clients that know no id begin with what comes next.
+    for _ in 0..40 {
+        let http = stage.at(Http::H1);
+        let polling = tokio::spawn(send(Http::H1, http, get(http, "/poll", &[])));
+        stage.backend.asked().await.answer(200, &[("grip-hold", "response"), ("grip-channel", "a")], "");
+        let next: u32 = polling.await.expect("an answer").text().parse().expect("a number");
+        assert!(next > last);
+        last = next;
+    }
+    publishing.abort();
+    assert!(stage.backend.is_quiet());
+}
