@@ -39,6 +39,14 @@
 {{- include "pushbridge.busRules" . -}}
 {{- include "pushbridge.networkRules" . -}}
 {{- include "pushbridge.fileRules" . -}}
+{{- range $name, $upstream := $v.config.upstreams -}}
+{{- range $upstream.servers -}}
+{{- $namespace := regexReplaceAll "^http[+]kube://[^.]*[.]([^.:]*):.*$" . "${1}" -}}
+{{- if and (hasPrefix "http+kube://" .) (ne $namespace .) (not (has $namespace $v.endpointSlices.namespaces)) -}}
+{{- fail (printf "config.upstreams.%s.servers has %s, but pushbridge may not watch the EndpointSlices of that namespace. Add %s to endpointSlices.namespaces." $name . $namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "pushbridge.busRules" -}}
