@@ -78,9 +78,7 @@ pub(in crate::gateway) async fn forward(
     };
     forwarded::request_head(&mut parts, &hop(peer));
     parts.extensions.clear();
-    if let Ok(id) = HeaderValue::try_from(request_id.to_string()) {
-        parts.headers.insert(X_REQUEST_ID, id);
-    }
+    parts.headers.insert(X_REQUEST_ID, request_id.into());
     let Some(wish) = wish else {
         let response = upstreams.send(&route.upstream, Request::from_parts(parts, body)).await?;
         return Ok(pass_back(response).into());
