@@ -87,9 +87,7 @@ pub(in crate::gateway) async fn forward(
     };
     forwarded::request_head(&mut parts, &hop(peer));
     parts.extensions.clear();
-    if let Ok(id) = HeaderValue::try_from(request_id.to_string()) {
-        parts.headers.insert(X_REQUEST_ID, id);
-    }
+    parts.headers.insert(X_REQUEST_ID, request_id.into());
     if route.upstream.grip.is_some() || route.grip.is_some() {
         grip::strip(&mut parts.headers);
     }

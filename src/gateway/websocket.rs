@@ -21,7 +21,7 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use h2::ext::Protocol;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, Method, Uri};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -44,9 +44,7 @@ impl Inner {
         }
         self.takes_sessions()?;
         forwarded::request_head(&mut request, &hop(exchange.peer));
-        if let Ok(id) = HeaderValue::try_from(exchange.request_id.to_string()) {
-            request.headers.insert(X_REQUEST_ID, id);
-        }
+        request.headers.insert(X_REQUEST_ID, exchange.request_id.into());
         let backend = Rc::new(UpstreamBackend {
             upstreams: Rc::clone(&self.parts.upstreams),
             settings: Arc::clone(&self.parts.settings),

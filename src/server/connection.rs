@@ -25,6 +25,9 @@ use tokio::sync::watch;
 /// The first bytes of an HTTP/2 connection with prior knowledge (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// What the first look at a cleartext connection takes at most.
+const FIRST_READ_BYTES: usize = 1024;
+
 /// How long a connection that gets no place may take to hear so.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -60,7 +63,7 @@ pub(in crate::server) async fn serve(
     let limits = server.limits.load_full();
     let mut peer = Peer {
         address: from,
-        local: tcp.local_addr().unwrap_or(endpoint.settings.address),
+        local: local(&tcp, endpoint.settings.address),
         listener: Arc::clone(&endpoint.settings.name),
         tls: None,
         trusted: trust(&endpoint.settings, from),
@@ -158,6 +161,14 @@ fn refusal(status: StatusCode, detail: &str, request_id: RequestId) -> String {
     )
 }
 
+/// Where a connection arrived; the system is asked only if the listener's address does not say it.
+fn local(tcp: &TcpStream, listener: SocketAddr) -> SocketAddr {
+    match listener.ip().is_unspecified() || listener.port() == 0 {
+        true => tcp.local_addr().unwrap_or(listener),
+        false => listener,
+    }
+}
+
 fn trust(settings: &ListenerSettings, from: SocketAddr) -> Trust {
     let ip = from.ip().to_canonical();
     if settings.trusted_proxies.iter().any(|net| net.contains(&ip)) { Trust::Proxy } else { Trust::Client }
@@ -170,16 +181,15 @@ async fn detect(tcp: &mut TcpStream, offered: &[Protocol]) -> io::Result<(Protoc
         _ if !offered.contains(&Protocol::H2) => return Ok((Protocol::Http1, Bytes::new())),
         _ => {}
     }
-    let mut read = BytesMut::with_capacity(PREFACE.len());
+    // Most heads come whole with the first read: the HTTP machine then needs none of its own.
+    let mut read = BytesMut::with_capacity(FIRST_READ_BYTES);
     loop {
-        let mut part = [0; PREFACE.len()];
-        let len = tcp.read(&mut part[..PREFACE.len() - read.len()]).await?;
-        read.extend_from_slice(&part[..len]);
+        let len = tcp.read_buf(&mut read).await?;
+        if read.starts_with(PREFACE) {
+            return Ok((Protocol::H2, read.freeze()));
+        }
         if !PREFACE.starts_with(&read) {
             return Ok((Protocol::Http1, read.freeze()));
-        }
-        if read.len() == PREFACE.len() {
-            return Ok((Protocol::H2, read.freeze()));
         }
         if len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
