@@ -1,7 +1,7 @@
 //! A client's TLS connection that keeps no buffer while nothing is under way.
 //!
 //! rustls' own buffered connection keeps a receive buffer of 4 KiB from the first read to the end: on a held stream, half
-//! of all its memory. Here rustls works on buffers that all connections of a worker share ([`Scratch`]). A connection
+//! of all its memory. Here rustls works on buffers that all connections of a worker share (`Scratch`). A connection
 //! has a buffer of its own only for what is left over when its turn ends: a record that has not arrived whole, plaintext
 //! that its reader had no room for, records that the kernel did not take.
 //!
