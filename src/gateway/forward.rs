@@ -117,7 +117,7 @@ pub(in crate::gateway) async fn forward(
 pub(in crate::gateway) fn hop(peer: &Peer) -> Hop {
     Hop {
         client: peer.address.ip(),
-        scheme: if peer.tls.is_some() { HopScheme::Https } else { HopScheme::Http },
+        scheme: if peer.is_tls { HopScheme::Https } else { HopScheme::Http },
         before: match peer.trusted {
             Trust::Client => Before::Dropped,
             Trust::Proxy => Before::Kept,
@@ -285,7 +285,7 @@ mod tests {
                 address: ([192, 0, 2, 7], 5000).into(),
                 local: ([127, 0, 0, 1], 8080).into(),
                 listener: "http".into(),
-                tls: None,
+                is_tls: false,
                 trusted: Trust::Client,
             };
             let upstreams = Upstreams::new(Metrics::new().worker());

@@ -6,7 +6,8 @@ use crate::server::limits::{ConnectionCount, Leave, Permit, Refused, ServerLimit
 use crate::server::listener::{Endpoint, ListenerSettings, Protocol};
 use crate::server::request_id::RequestId;
 use crate::server::resets::Resets;
-use crate::server::{Handler, Peer, TlsPeer, Trust, h1, h2};
+use crate::server::tls::stream::TlsStream;
+use crate::server::{Handler, Peer, Trust, h1, h2};
 use crate::telemetry::metrics::{ConnectionGuard, Refusal, WorkerMetrics};
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
@@ -61,20 +62,19 @@ pub(in crate::server) async fn serve(
 ) {
     let Some(permit) = admit(&server, &endpoint, &mut tcp, from).await else { return };
     let limits = server.limits.load_full();
-    let mut peer = Peer {
+    let peer = Peer {
         address: from,
         local: local(&tcp, endpoint.settings.address),
         listener: Arc::clone(&endpoint.settings.name),
-        tls: None,
+        is_tls: endpoint.tls.is_some(),
         trusted: trust(&endpoint.settings, from),
     };
     let (io, unread, protocol) = match &endpoint.tls {
-        Some(acceptor) => {
-            let handshake = tokio::time::timeout(limits.tls_handshake_timeout, acceptor.accept(tcp)).await;
+        Some(config) => {
+            let accepting = Box::pin(TlsStream::accept(Arc::clone(config), tcp));
+            let handshake = tokio::time::timeout(limits.tls_handshake_timeout, accepting).await;
             let Ok(Ok(tls)) = handshake else { return server.metrics.refused(Refusal::TlsHandshake) };
-            let (_, session) = tls.get_ref();
-            peer.tls = Some(TlsPeer { server_name: session.server_name().map(str::to_owned) });
-            let protocol = match (session.alpn_protocol(), &*endpoint.settings.protocols.0) {
+            let protocol = match (tls.alpn_protocol(), &*endpoint.settings.protocols.0) {
                 // A client that names no protocol speaks the only one that there is (prior knowledge).
                 (Some(b"h2"), _) | (None, [Protocol::H2]) => Protocol::H2,
                 _ => Protocol::Http1,
