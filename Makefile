@@ -13,14 +13,17 @@ CARGO ?= cargo
 
 # The whole-program tests come last: their summary ends the output. The browser tests need Chromium.
 test: tools lint test-charts
+	@echo 'the image is no part of this: make test-image (root, podman)'
 	$(CARGO) test --doc
 	$(CARGO) test --lib --bins
+	$(CARGO) test --lib --features kube endpoint_slices
 	python3 bench/instructions.py
 	$(CARGO) test --test it
 
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --lib --tests --features kube -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
 
 ROUNDS ?= 3

@@ -175,7 +175,8 @@ mod tests {
         async fn ask(&self, method: Method, target: &str) -> (http::response::Parts, String) {
             let request = http::Request::builder().method(method).uri(target).body(Body::empty()).expect("a request");
             let address = ([127, 0, 0, 1], 1).into();
-            let peer = Peer { address, local: address, listener: "admin".into(), tls: None, trusted: Trust::Client };
+            let peer =
+                Peer { address, local: address, listener: "admin".into(), is_tls: false, trusted: Trust::Client };
             let Answer::Response(response) = self.handler.handle(request, Rc::new(peer)).await else {
                 panic!("a hold");
             };

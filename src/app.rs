@@ -82,9 +82,6 @@ pub enum StartError {
     /// The system gives no thread.
     #[error("can't start a worker thread: {0}")]
     Thread(io::Error),
-    /// The configuration names a bus that this release does not have.
-    #[error("bus.{0}: this release does not have it; write redis, nats or memory")]
-    NoSuchBus(&'static str),
 }
 
 /// Where a running instance listens.

@@ -11,6 +11,7 @@
 
 pub mod envelope;
 pub mod health;
+pub mod kafka;
 pub mod memory;
 pub mod nats;
 pub mod redis;

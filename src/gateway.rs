@@ -113,7 +113,8 @@ impl Inner {
             Ok((route, channels)) => {
                 let exchange = Exchange { request_id: told.request_id, peer: &peer, route: &route.name };
                 let result = match &route.action {
-                    Action::Push(push) => match self.push(push, &channels, &parts, body, &route.name).await {
+                    // Boxed: what is rarer than a proxied request is not to make room that each of those has to fill.
+                    Action::Push(push) => match Box::pin(self.push(push, &channels, &parts, body, &route.name)).await {
                         Ok(Outcome::Poll(mut poll)) => {
                             if let Some(origin) = origin {
                                 cors::allow(&mut poll.fields, push.cors.as_ref(), &origin);
@@ -127,7 +128,7 @@ impl Inner {
                         Ok(Outcome::Answer(answer)) => Ok(answer),
                         Err(error) => Err(error),
                     },
-                    Action::WebSocket(bridge) => self.websocket(bridge, parts, exchange).await,
+                    Action::WebSocket(bridge) => Box::pin(self.websocket(bridge, parts, exchange)).await,
                     Action::Proxy(proxy) => {
                         let request = Request::from_parts(parts, body);
                         self.forward(proxy, channels, request, exchange).await

@@ -236,6 +236,12 @@ impl Hub {
         channel.log.lock().advance_to(last);
     }
 
+    /// Says that the channel goes on in another epoch with all that it has: `past` is how far each earlier one reached
+    /// into it. Nobody has missed anything.
+    pub fn renew(&self, channel: &Channel, epoch: u64, past: Box<[Position]>) {
+        channel.log.lock().renew(epoch, past);
+    }
+
     /// Channels that no session is on, and no one else holds: a bus may stop following them. `forget` says yes for
     /// those that are then removed.
     pub fn retire(&self, turn: usize, mut forget: impl FnMut(&Channel) -> bool) {

@@ -4,6 +4,7 @@ pub mod accept;
 pub mod allowance;
 pub mod chunk;
 pub mod cloudevents;
+pub mod decimal;
 pub mod drain_schedule;
 pub mod event_stream;
 pub mod events;

@@ -92,8 +92,8 @@ pub struct Peer {
     pub local: SocketAddr,
     /// The listener's name.
     pub listener: Arc<str>,
-    /// Present on TLS.
-    pub tls: Option<TlsPeer>,
+    /// Whether the connection is encrypted.
+    pub is_tls: bool,
     /// Whose `X-Forwarded-*` is believed: whether `address` is such a proxy.
     pub trusted: Trust,
 }
@@ -105,11 +105,4 @@ pub enum Trust {
     Client,
     /// Its forwarding fields are extended.
     Proxy,
-}
-
-/// What the handshake told.
-#[derive(Debug)]
-pub struct TlsPeer {
-    /// The name the client asked for (SNI).
-    pub server_name: Option<String>,
 }

@@ -5,6 +5,8 @@
 
 mod balance;
 mod connect;
+#[cfg(feature = "kube")]
+mod endpoint_slices;
 mod error;
 mod exchange;
 mod lease;

@@ -4,6 +4,8 @@
 use crate::app::StartError;
 use crate::bus::Bus;
 use crate::bus::health::Health;
+use crate::bus::kafka::KafkaBus;
+use crate::bus::kafka::store::KafkaStore;
 use crate::bus::memory::MemoryBus;
 use crate::bus::nats::NatsBus;
 use crate::bus::nats::store::NatsStore;
@@ -43,7 +45,7 @@ pub struct Around<'a> {
 /// Makes the bus and its stores. A shared bus connects by itself: until it has, the instance is `starting`.
 ///
 /// # Errors
-/// When the system gives no thread, or this release has no such bus.
+/// When the system gives no thread.
 pub fn make(settings: BusSettings, around: &Around<'_>) -> Result<Engine, StartError> {
     let &Around { hub, metrics, readiness, window, sessions } = around;
     let health = |kind| Health::new(kind, readiness.clone(), Arc::clone(metrics.bus()));
@@ -63,6 +65,11 @@ pub fn make(settings: BusSettings, around: &Around<'_>) -> Result<Engine, StartE
             let sessions = Arc::new(NatsStore::new(Arc::clone(&bus), sessions.ttl));
             Ok(Engine { bus, sessions })
         }
-        BusSettings::Kafka(_) => Err(StartError::NoSuchBus("kafka")),
+        BusSettings::Kafka(settings) => {
+            let bus = KafkaBus::start(*settings, Arc::clone(hub), window, sessions.ttl, health("kafka"))
+                .map_err(StartError::Thread)?;
+            let sessions = Arc::new(KafkaStore::new(Arc::clone(&bus)));
+            Ok(Engine { bus, sessions })
+        }
     }
 }

@@ -17,7 +17,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
-use tokio_rustls::TlsAcceptor;
 
 /// Who answers behind a door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +67,7 @@ impl Plan {
         for (role, settings) in wanted(config) {
             let known = current.iter().find(|door| door.fits(role, &settings));
             let before = known.map(|door| door.endpoint.load_full());
-            let tls = acceptor(&settings, before.as_deref())?;
+            let tls = tls_config(&settings, before.as_deref())?;
             let endpoint = Endpoint { settings, tls };
             let door = match known {
                 Some(door) => {
@@ -213,15 +212,18 @@ fn private(name: &str, address: SocketAddr) -> ListenerSettings {
     }
 }
 
-/// The acceptor of a listener: the one before if nothing of it changed, so that clients can resume their TLS sessions.
-fn acceptor(settings: &ListenerSettings, before: Option<&Endpoint>) -> Result<Option<TlsAcceptor>, StartError> {
+/// What TLS needs to know of a listener: what it was before if nothing of it changed, so that clients can resume their TLS sessions.
+fn tls_config(
+    settings: &ListenerSettings,
+    before: Option<&Endpoint>,
+) -> Result<Option<Arc<rustls::ServerConfig>>, StartError> {
     let Some(wanted) = &settings.tls else { return Ok(None) };
-    if let Some(Endpoint { settings: old, tls: Some(acceptor) }) = before
+    if let Some(Endpoint { settings: old, tls: Some(config) }) = before
         && old.protocols == settings.protocols
         && old.tls.as_ref().is_some_and(|old| old.is_like(wanted))
     {
-        return Ok(Some(acceptor.clone()));
+        return Ok(Some(Arc::clone(config)));
     }
-    let made = tls::acceptor(wanted, &settings.protocols);
+    let made = tls::server_config(wanted, &settings.protocols);
     made.map(Some).map_err(|reason| StartError::Tls { listener: Arc::clone(&settings.name), reason: Box::new(reason) })
 }

@@ -12,6 +12,7 @@ pub mod tests;
 use crate::bus::BusError;
 use crate::model::channel::ChannelName;
 use crate::model::cursor::{CURSOR_CHANNELS_MAX, Cursor};
+use crate::model::position::Position;
 use crate::model::session_token::SessionKey;
 use futures_util::future::BoxFuture;
 use std::time::Duration;
@@ -79,6 +80,12 @@ impl StoredSession {
         let text = serde_json::json!({ "channels": channels, "cursor": self.cursor.encode(), "meta": self.meta });
         let text = text.to_string();
         if text.len() > SESSION_BYTES_MAX { Err(StoreError::TooLarge(text.len())) } else { Ok(text) }
+    }
+
+    /// The place in each channel that has one.
+    pub fn places(&self) -> Vec<(ChannelName, Position)> {
+        let place = |channel: &ChannelName| Some((channel.clone(), self.cursor.position(channel)?));
+        self.channels.iter().filter_map(place).collect()
     }
 
     /// Reads what [`StoredSession::encode`] wrote; `None` if it was written by something else, or is too large.

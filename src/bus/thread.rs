@@ -28,6 +28,7 @@ impl BusThread {
         runtime: Runtime,
         work: impl FnOnce(Stopped) -> F + Send + 'static,
     ) -> io::Result<Self> {
+        choose_provider();
         let (stop, stopped) = watch::channel(false);
         let (open, ended) = sync_channel(1);
         std::thread::Builder::new().name("bus".to_owned()).spawn(move || {
@@ -46,6 +47,14 @@ impl BusThread {
             tracing::warn!("the bus did not say good-bye in time");
         }
     }
+}
+
+/// The clients of Redis and NATS ask the process for a provider where they make up their own TLS settings. Since the
+/// client of Kafka has a second one compiled in, they would find none.
+#[expect(clippy::disallowed_methods, reason = "libraries ask the process; all else passes the provider on")]
+fn choose_provider() {
+    // It fails where it was chosen before, which is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
 impl Stopped {

@@ -7,7 +7,7 @@
 use crate::bus::store::{SessionStore, StoredSession};
 use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
-use crate::model::session_token::SessionToken;
+use crate::model::session_token::{SessionKey, SessionToken};
 use crate::session::settings::PushSettings;
 use crate::telemetry::metrics::{ComebackResult, WorkerMetrics};
 use std::time::Duration;
@@ -43,10 +43,21 @@ impl Comeback {
         (route, own): (&str, &[ChannelName]),
         metrics: &WorkerMetrics,
     ) -> Self {
+        Self::take_by(store, token, |token| token.key(route, own), route, metrics).await
+    }
+
+    /// Takes the session out that is kept under the key of the token.
+    pub(in crate::gateway) async fn take_by(
+        store: &dyn SessionStore,
+        token: Option<&[u8]>,
+        key: impl FnOnce(&SessionToken) -> SessionKey,
+        route: &str,
+        metrics: &WorkerMetrics,
+    ) -> Self {
         let Some(token) = token else { return Self::New };
         let (result, comeback) = match SessionToken::parse(token) {
             None => (ComebackResult::Unknown, Self::Lost),
-            Some(token) => match tokio::time::timeout(TAKE_TIMEOUT, store.take(&token.key(route, own))).await {
+            Some(token) => match tokio::time::timeout(TAKE_TIMEOUT, store.take(&key(&token))).await {
                 Ok(Ok(Some(session))) => (ComebackResult::Found, Self::Found(session)),
                 Ok(Ok(None)) => (ComebackResult::Unknown, Self::Lost),
                 Ok(Err(error)) => {
@@ -108,7 +119,6 @@ mod tests {
     use crate::hub::shard::Start;
     use crate::model::pattern::ChannelPattern;
     use crate::model::position::Position;
-    use crate::model::session_token::SessionKey;
     use crate::telemetry::metrics::Metrics;
     use futures_util::future::{BoxFuture, pending, ready};
 

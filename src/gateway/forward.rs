@@ -87,9 +87,7 @@ pub(in crate::gateway) async fn forward(
     };
     forwarded::request_head(&mut parts, &hop(peer));
     parts.extensions.clear();
-    if let Ok(id) = HeaderValue::try_from(request_id.to_string()) {
-        parts.headers.insert(X_REQUEST_ID, id);
-    }
+    parts.headers.insert(X_REQUEST_ID, request_id.into());
     if route.upstream.grip.is_some() || route.grip.is_some() {
         grip::strip(&mut parts.headers);
     }
@@ -119,7 +117,7 @@ pub(in crate::gateway) async fn forward(
 pub(in crate::gateway) fn hop(peer: &Peer) -> Hop {
     Hop {
         client: peer.address.ip(),
-        scheme: if peer.tls.is_some() { HopScheme::Https } else { HopScheme::Http },
+        scheme: if peer.is_tls { HopScheme::Https } else { HopScheme::Http },
         before: match peer.trusted {
             Trust::Client => Before::Dropped,
             Trust::Proxy => Before::Kept,
@@ -287,7 +285,7 @@ mod tests {
                 address: ([192, 0, 2, 7], 5000).into(),
                 local: ([127, 0, 0, 1], 8080).into(),
                 listener: "http".into(),
-                tls: None,
+                is_tls: false,
                 trusted: Trust::Client,
             };
             let upstreams = Upstreams::new(Metrics::new().worker());

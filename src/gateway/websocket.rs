@@ -1,14 +1,19 @@
 //! A request on a `websocket` route: opens it at the backend, then bridges each message to a POST.
 
+use crate::gateway::comeback::Comeback;
 use crate::gateway::forward::{X_REQUEST_ID, hop};
 use crate::gateway::respond::ClientError;
 use crate::gateway::settings::{BridgeProtocol, GatewaySettings, WebSocketRoute};
 use crate::gateway::{Exchange, Inner, cors, grip};
+use crate::model::session_token::SessionToken;
 use crate::proto::forwarded;
+use crate::proto::subscribe;
 use crate::proto::websocket::handshake::{self, Handshake};
 use crate::server::body::Body;
 use crate::server::{Answer, Hold, Request, Response};
-use crate::session::websocket_over_http::{self as bridge, Backend, BackendError, Opening};
+use crate::session::keep::Keeper;
+use crate::session::token;
+use crate::session::websocket_over_http::{self as bridge, Backend, BackendError, Moving, Opening};
 use crate::upstream::settings::UpstreamSettings;
 use crate::upstream::{UpstreamError, Upstreams};
 use arc_swap::ArcSwap;
@@ -16,7 +21,7 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use h2::ext::Protocol;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, Method, Uri};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -39,9 +44,7 @@ impl Inner {
         }
         self.takes_sessions()?;
         forwarded::request_head(&mut request, &hop(exchange.peer));
-        if let Ok(id) = HeaderValue::try_from(exchange.request_id.to_string()) {
-            request.headers.insert(X_REQUEST_ID, id);
-        }
+        request.headers.insert(X_REQUEST_ID, exchange.request_id.into());
         let backend = Rc::new(UpstreamBackend {
             upstreams: Rc::clone(&self.parts.upstreams),
             settings: Arc::clone(&self.parts.settings),
@@ -51,6 +54,8 @@ impl Inner {
         if let BridgeProtocol::CloudEvents(settings) = &route.protocol {
             return self.cloudevents(route, settings, &request.headers, opened.head(), backend, exchange).await;
         }
+        // What refuses the client in any case came before its token is used up.
+        let moving = self.moving(backend.target(), exchange.route).await?;
         let opening = Opening {
             fields: &request.headers,
             head: opened.head(),
@@ -60,6 +65,7 @@ impl Inner {
             shard: Rc::clone(&self.parts.shard),
             bus: Arc::clone(&self.parts.bus),
             metrics: Rc::clone(&self.parts.metrics),
+            moving,
         };
         match Box::pin(bridge::open(opening)).await {
             Ok(opened) => Ok(Answer::Hold(Hold { head: opened.head, session: Box::new(opened.session) })),
@@ -68,6 +74,25 @@ impl Inner {
                 Err(ClientError::Bridge(Box::new(refused)))
             }
         }
+    }
+
+    /// The session that the client comes back to, and how the new one is kept: by the route and the path.
+    async fn moving(&self, target: &Uri, route: &str) -> Result<Moving, ClientError> {
+        let (store, metrics) = (&self.parts.sessions, &self.parts.metrics);
+        let (path, given) = (target.path(), subscribe::session(target.query()));
+        if given.as_deref().and_then(SessionToken::parse).is_some() {
+            // A token that can't be looked up is not used up.
+            self.parts.bus.health()?;
+        }
+        let key = |token: &SessionToken| token.key_on_path(route, path);
+        let (before, resumed) = match Comeback::take_by(&**store, given.as_deref(), key, route, metrics).await {
+            Comeback::New => (None, None),
+            Comeback::Found(session) => (Some(session), Some(true)),
+            Comeback::Lost => (None, Some(false)),
+        };
+        let token = token::new();
+        let keeper = token.as_ref().map(|token| Keeper::new(Arc::clone(store), key(token), Rc::clone(metrics)));
+        Ok(Moving { before, resumed, token, keeper })
     }
 }
 

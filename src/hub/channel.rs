@@ -55,6 +55,11 @@ impl Channel {
         self.log.lock().last()
     }
 
+    /// Whether it is known here what became of a place, of this epoch or of one that it goes on from.
+    pub fn knows(&self, at: Position) -> bool {
+        self.log.lock().knows(at)
+    }
+
     /// How many messages its log keeps.
     pub fn messages(&self) -> usize {
         self.log.lock().len()

@@ -117,6 +117,8 @@ pub struct Log {
     bytes: usize,
     appended_bytes: u64,
     last: Position,
+    /// For each earlier epoch that this one goes on from: its last message that is still in this one, unchanged.
+    past: Box<[Position]>,
     evicted_offset: u64,
     /// Readers from before this sequence number missed what the bus lost, rather than being slow.
     lost_before: u64,
@@ -143,6 +145,7 @@ impl Log {
             bytes: 0,
             appended_bytes: 0,
             last: Position { epoch, offset: 0 },
+            past: Box::default(),
             evicted_offset: 0,
             lost_before: 0,
             lost: GapReason::Bus,
@@ -267,6 +270,28 @@ impl Log {
         }
     }
 
+    /// Goes on in `epoch` with all that is here: up to each place of `past` that epoch's messages are those of this one,
+    /// and a cursor there is no cursor of another life.
+    pub fn renew(&mut self, epoch: u64, past: Box<[Position]>) {
+        self.last.epoch = epoch;
+        self.past = past;
+    }
+
+    /// Whether it is known here what became of a place: it is not ahead, nor of an epoch that was never heard of.
+    pub fn knows(&self, at: Position) -> bool {
+        let is_past = || self.past.iter().any(|end| end.epoch == at.epoch);
+        at.epoch == self.last.epoch && at.offset <= self.last.offset || is_past()
+    }
+
+    /// The place in this epoch of a cursor; `None` if it is one of another life.
+    fn here(&self, cursor: Position) -> Option<Position> {
+        let end = match cursor.epoch == self.last.epoch {
+            true => self.last.offset,
+            false => self.past.iter().find(|end| end.epoch == cursor.epoch)?.offset.min(self.last.offset),
+        };
+        (cursor.offset <= end).then_some(Position { epoch: self.last.epoch, ..cursor })
+    }
+
     /// Evicts what has grown too old.
     pub fn expire(&mut self, now_us: u64, pressure: Pressure) {
         self.evict(now_us, pressure);
@@ -289,9 +314,9 @@ impl Log {
     /// Where a reader with this cursor begins; without one, where `start` says.
     pub fn place(&self, cursor: Option<Position>, start: Start) -> Place {
         let Some(cursor) = cursor else { return self.place_at_start(start) };
-        if cursor.epoch != self.last.epoch || cursor.offset > self.last.offset {
+        let Some(cursor) = self.here(cursor) else {
             return Place { gap: Some(GapReason::Epoch), ..self.place_at(self.first) };
-        }
+        };
         if cursor.offset < self.evicted_offset {
             return Place { gap: Some(GapReason::Evicted), ..self.place_at(self.first) };
         }
@@ -442,6 +467,28 @@ mod tests {
         assert_eq!(log.place(Some(at(10)), Start::Now), Place { next: 0, at: at(10), gap: None });
         assert_eq!(log.place(Some(at(9)), Start::Now).gap, Some(GapReason::Evicted));
         assert_eq!(log.place(Some(at(21)), Start::Now).gap, Some(GapReason::Epoch));
+    }
+
+    #[test]
+    fn a_renewed_log_knows_cursors_of_what_it_kept() {
+        let mut log = log(64, 10_000);
+        for _ in 0..5 {
+            append(&mut log, "x", 0);
+        }
+        let of = |epoch, offset| Position { epoch, offset };
+        // Epoch 6 lost what came after its third message, this one nothing.
+        log.renew(8, [at(5), of(6, 3)].into());
+        append(&mut log, "x", 0);
+        assert_eq!(log.last(), of(8, 6));
+        assert_eq!(log.place(Some(at(5)), Start::Now), Place { next: 5, at: of(8, 5), gap: None });
+        assert_eq!(log.place(Some(at(2)), Start::Now), Place { next: 2, at: of(8, 2), gap: None });
+        assert_eq!(log.place(Some(of(6, 3)), Start::Now), Place { next: 3, at: of(8, 3), gap: None });
+        let lost = Place { next: 0, at: of(8, 0), gap: Some(GapReason::Epoch) };
+        for cursor in [at(6), of(6, 4), of(5, 1), of(8, 7)] {
+            assert_eq!(log.place(Some(cursor), Start::Now), lost, "{cursor}");
+        }
+        assert!(log.knows(at(6)) && log.knows(of(6, 9)) && log.knows(of(8, 6)), "that they are lost is known, too");
+        assert!(!log.knows(of(8, 7)) && !log.knows(of(5, 1)));
     }
 
     proptest! {

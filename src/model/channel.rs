@@ -52,8 +52,13 @@ impl ChannelName {
 
     /// A 32-bit FNV-1a hash of the name: the same on every instance and in every version, since cursors hold it.
     pub fn hash32(&self) -> u32 {
-        self.0.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+        fnv1a(&self.0)
     }
+}
+
+/// FNV-1a, as its authors define it for 32 bits.
+pub(super) fn fnv1a(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 impl Borrow<str> for ChannelName {

@@ -3,7 +3,7 @@
 //! The key is a digest of the token and of what the token is bound to. So who reads the store learns no token, a token
 //! finds nothing where it does not belong (and is not used up there), and looking one up compares no secret.
 
-use crate::model::channel::ChannelName;
+use crate::model::channel::{ChannelName, fnv1a};
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,6 +11,8 @@ use std::fmt;
 
 /// How long a token is, in characters.
 pub const TOKEN_CHARS: usize = 22;
+/// What a key is the text of.
+const KEY_BYTES: usize = 32;
 
 /// 128 random bits as 22 URL-safe characters. It does not print.
 #[derive(Clone, PartialEq, Eq)]
@@ -40,8 +42,17 @@ impl SessionToken {
 
     /// Where the session is kept that has this token on a route, whose own channels (by the request's path) are `own`.
     pub fn key(&self, route: &str, own: &[ChannelName]) -> SessionKey {
+        self.digest(b"pushbridge session 1\0", route, own.iter().map(ChannelName::as_str))
+    }
+
+    /// Where the bridged session is kept that has this token on a route and path.
+    pub fn key_on_path(&self, route: &str, path: &str) -> SessionKey {
+        self.digest(b"pushbridge bridge 1\0", route, std::iter::once(path))
+    }
+
+    fn digest<'a>(&self, kind: &[u8], route: &str, bound_to: impl Iterator<Item = &'a str>) -> SessionKey {
         let mut digest = Context::new(&SHA256);
-        digest.update(b"pushbridge session 1\0");
+        digest.update(kind);
         // Lengths, so that no two routes and channels read alike.
         let mut part = |text: &str| {
             digest.update(&(text.len() as u64).to_be_bytes());
@@ -49,7 +60,7 @@ impl SessionToken {
         };
         part(&self.0);
         part(route);
-        own.iter().for_each(|channel| part(channel.as_str()));
+        bound_to.for_each(part);
         SessionKey(URL_SAFE_NO_PAD.encode(digest.finish()).into())
     }
 }
@@ -61,6 +72,17 @@ impl fmt::Debug for SessionToken {
 }
 
 impl SessionKey {
+    /// Reads a key that stands in a store; `None` if it never was one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digest = URL_SAFE_NO_PAD.decode(text).ok()?;
+        (digest.len() == KEY_BYTES).then(|| Self(text.into()))
+    }
+
+    /// A number that is the same for the same key, always and everywhere.
+    pub fn hash32(&self) -> u32 {
+        fnv1a(&self.0)
+    }
+
     /// The text: `A–Z a–z 0–9 - _`.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -103,6 +125,8 @@ mod tests {
                 prop_assert_ne!(&key, &token.key(route, &own), "{}", route);
             }
             prop_assert_eq!(&key, &token.key("r", &[name("a")]));
+            prop_assert_ne!(&key, &token.key_on_path("r", "a"));
+            prop_assert_ne!(token.key_on_path("r", "a"), token.key_on_path("r", "b"));
         }
     }
 

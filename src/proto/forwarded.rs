@@ -1,12 +1,16 @@
 //! What a proxy takes out of a head and adds to it: hop-by-hop fields, `Forwarded`, `X-Forwarded-*`, `Via`, `Host`.
 
-use http::header::{CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use crate::proto::decimal::push_ip;
+use http::header::{CONNECTION, COOKIE, EXPECT, Entry, FORWARDED, HOST, TE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, request, response};
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-/// The name in `Via` (RFC 9110 §7.6.3).
-pub const PSEUDONYM: &str = "pushbridge";
+/// The name in `Via` (RFC 9110 §7.6.3), behind the version that a message was received in.
+const VIA_10: HeaderValue = HeaderValue::from_static("1.0 pushbridge");
+const VIA_11: HeaderValue = HeaderValue::from_static("1.1 pushbridge");
+const VIA_20: HeaderValue = HeaderValue::from_static("2.0 pushbridge");
+const VIA_30: HeaderValue = HeaderValue::from_static("3.0 pushbridge");
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -14,17 +18,17 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
 /// Fields that are meant for the next hop alone (RFC 9110 §7.6.1, and those that older peers use so).
-const HOP_BY_HOP: [HeaderName; 10] = [
-    CONNECTION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("proxy-authenticate"),
-    HeaderName::from_static("proxy-authorization"),
-    HeaderName::from_static("proxy-authentication-info"),
-    HeaderName::from_static("http2-settings"),
+const HOP_BY_HOP: [&str; 10] = [
+    "connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-authentication-info",
+    "http2-settings",
 ];
 
 /// Where a request came from.
@@ -104,14 +108,17 @@ pub fn response_head(parts: &mut response::Parts) {
 }
 
 /// Removes the fields of a hop, and those that `Connection` names (RFC 9110 §7.6.1).
+///
+/// One look at each name that there is: to search for each name that there may be costs ten hashes a head.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = tokens(headers, &CONNECTION).filter_map(|name| name.parse().ok()).collect();
-        for name in named {
-            headers.remove(name);
-        }
+    let mut gone: Vec<HeaderName> =
+        headers.keys().filter(|name| HOP_BY_HOP.contains(&name.as_str())).cloned().collect();
+    if gone.contains(&CONNECTION) {
+        // `keep-alive` is the usual one, and is among the names already.
+        let is_new = |token: &&str| !token.eq_ignore_ascii_case("keep-alive");
+        gone.extend(tokens(headers, &CONNECTION).filter(is_new).filter_map(|name| name.parse::<HeaderName>().ok()));
     }
-    for name in &HOP_BY_HOP {
+    for name in gone {
         headers.remove(name);
     }
 }
@@ -134,7 +141,7 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 fn drop_forwarding(headers: &mut HeaderMap, before: Before) {
     let is_forwarding = |name: &str| name == "forwarded" || name == "x-real-ip" || name.starts_with("x-forwarded-");
     let goes = |name: &HeaderName| match name.as_str() {
-        name if name.contains('_') => is_forwarding(&name.replace('_', "-")),
+        name if name.as_bytes().contains(&b'_') => is_forwarding(&name.replace('_', "-")),
         name => before == Before::Dropped && is_forwarding(name),
     };
     let names: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
@@ -145,57 +152,73 @@ fn drop_forwarding(headers: &mut HeaderMap, before: Before) {
 
 fn add_forwarding(headers: &mut HeaderMap, hop: &Hop) {
     let client = hop.client.to_canonical();
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
-    let element = element(client, &host, hop.scheme.as_str());
+    let named = headers.get(HOST).filter(|host| host.to_str().is_ok()).cloned();
+    let host = named.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !headers.contains_key(FORWARDED) {
         // A proxy that speaks only the older fields: its chain is not lost (RFC 7239 §7.4).
         if let Some(chain) = chain_of_older(headers).and_then(|chain| HeaderValue::try_from(chain).ok()) {
             headers.insert(FORWARDED, chain);
         }
     }
-    append(headers, &FORWARDED, &element);
-    append(headers, &X_FORWARDED_FOR, &client.to_string());
-    set_if_missing(headers, X_FORWARDED_PROTO, hop.scheme.as_str());
-    let port = port_of(&host).unwrap_or_else(|| hop.scheme.port()).to_owned();
-    set_if_missing(headers, X_FORWARDED_PORT, &port);
+    append_text(headers, &FORWARDED, element(client, host, hop.scheme.as_str()));
+    let mut address = String::with_capacity(ADDRESS_BYTES);
+    push_ip(&mut address, client);
+    append_text(headers, &X_FORWARDED_FOR, address);
+    set_if_missing(headers, X_FORWARDED_PROTO, || Some(HeaderValue::from_static(hop.scheme.as_str())));
+    set_if_missing(headers, X_FORWARDED_PORT, || match port_of(host) {
+        Some(port) => HeaderValue::from_str(port).ok(),
+        None => Some(HeaderValue::from_static(hop.scheme.port())),
+    });
     if !host.is_empty() {
-        set_if_missing(headers, X_FORWARDED_HOST, &host);
+        set_if_missing(headers, X_FORWARDED_HOST, || named.clone());
     }
 }
 
-/// One element of `Forwarded` (RFC 7239 §4).
+/// Room for most addresses.
+const ADDRESS_BYTES: usize = 24;
+/// Room for an element of `Forwarded` beside its host.
+const ELEMENT_BYTES: usize = ADDRESS_BYTES + 32;
+
+/// One element of `Forwarded` (RFC 7239 §4); `proto` is a token.
 fn element(client: IpAddr, host: &str, proto: &str) -> String {
-    let mut element = format!("for={}", node(client));
+    let mut element = String::with_capacity(ELEMENT_BYTES + host.len());
+    element.push_str("for=");
+    push_node(&mut element, client);
     if !host.is_empty() {
-        let _ = write!(element, ";host={}", quoted(host));
+        element.push_str(";host=");
+        push_quoted(&mut element, host);
     }
-    let _ = write!(element, ";proto={}", quoted(proto));
+    element.push_str(";proto=");
+    element.push_str(proto);
     element
 }
 
 /// An address as a node; IPv6 stands in brackets and quotes (RFC 7239 §6).
-fn node(client: IpAddr) -> String {
-    match client {
-        IpAddr::V4(client) => client.to_string(),
-        IpAddr::V6(client) => format!("\"[{client}]\""),
-    }
+fn push_node(out: &mut String, client: IpAddr) {
+    let (before, after) = if client.is_ipv6() { ("\"[", "]\"") } else { ("", "") };
+    out.push_str(before);
+    push_ip(out, client);
+    out.push_str(after);
 }
 
 /// A token as it is, other text as a quoted string (RFC 9110 §5.6.4).
-fn quoted(text: &str) -> String {
+fn push_quoted(out: &mut String, text: &str) {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if !text.is_empty() && text.bytes().all(plain) {
-        return text.to_owned();
-    }
-    let mut out = String::from('"');
-    for character in text.chars() {
-        if matches!(character, '"' | '\\') {
-            out.push('\\');
-        }
-        out.push(character);
+        return out.push_str(text);
     }
     out.push('"');
-    out
+    for piece in text.split_inclusive(['"', '\\']) {
+        match piece.char_indices().next_back() {
+            Some((at, last @ ('"' | '\\'))) => {
+                out.push_str(&piece[..at]);
+                out.push('\\');
+                out.push(last);
+            }
+            _ => out.push_str(piece),
+        }
+    }
+    out.push('"');
 }
 
 /// `X-Forwarded-For` as elements of `Forwarded`; the first has the host and scheme that the client used.
@@ -207,14 +230,18 @@ fn chain_of_older(headers: &HeaderMap) -> Option<String> {
     let first = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let mut chain = String::new();
     for (at, client) in tokens(headers, &X_FORWARDED_FOR).enumerate() {
-        let node = address(client).map_or_else(|| "unknown".to_owned(), node);
-        let _ = write!(chain, "{}for={node}", if at == 0 { "" } else { ", " });
+        chain.push_str(if at == 0 { "for=" } else { ", for=" });
+        match address(client) {
+            Some(address) => push_node(&mut chain, address),
+            None => chain.push_str("unknown"),
+        }
         if at > 0 {
             continue;
         }
         for (parameter, name) in [("host", &X_FORWARDED_HOST), ("proto", &X_FORWARDED_PROTO)] {
             if let Some(value) = first(name) {
-                let _ = write!(chain, ";{parameter}={}", quoted(value));
+                let _ = write!(chain, ";{parameter}=");
+                push_quoted(&mut chain, value);
             }
         }
     }
@@ -227,27 +254,42 @@ fn port_of(host: &str) -> Option<&str> {
 }
 
 fn add_via(headers: &mut HeaderMap, received: Version) {
-    let version = match received {
-        Version::HTTP_09 | Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2.0",
-        Version::HTTP_3 => "3.0",
-        _ => "1.1",
+    let via = match received {
+        Version::HTTP_09 | Version::HTTP_10 => VIA_10,
+        Version::HTTP_2 => VIA_20,
+        Version::HTTP_3 => VIA_30,
+        _ => VIA_11,
     };
-    append(headers, &VIA, &format!("{version} {PSEUDONYM}"));
+    append(headers, &VIA, via);
 }
 
-fn set_if_missing(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if !headers.contains_key(&name)
-        && let Ok(value) = HeaderValue::from_str(value)
+fn set_if_missing(headers: &mut HeaderMap, name: HeaderName, value: impl FnOnce() -> Option<HeaderValue>) {
+    if let Entry::Vacant(place) = headers.entry(name)
+        && let Some(value) = value()
     {
-        headers.insert(name, value);
+        place.insert(value);
+    }
+}
+
+fn append_text(headers: &mut HeaderMap, name: &HeaderName, text: String) {
+    if let Ok(value) = HeaderValue::try_from(text) {
+        append(headers, name, value);
     }
 }
 
 /// Makes one line of all there are, and of `value`.
-fn append(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.append(name, value);
+fn append(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
+    let more = match headers.entry(name) {
+        Entry::Vacant(place) => {
+            place.insert(value);
+            false
+        }
+        Entry::Occupied(mut place) => {
+            place.append(value);
+            true
+        }
+    };
+    if more {
         join(headers, name, ", ");
     }
 }
@@ -425,7 +467,8 @@ mod tests {
 
         #[test]
         fn a_quoted_text_is_read_back(text in "[ -~]{0,30}") {
-            let quoted = quoted(&text);
+            let mut quoted = String::new();
+            push_quoted(&mut quoted, &text);
             let read = match quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
                 Some(inner) => {
                     let mut characters = inner.chars();

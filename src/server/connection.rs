@@ -6,7 +6,8 @@ use crate::server::limits::{ConnectionCount, Leave, Permit, Refused, ServerLimit
 use crate::server::listener::{Endpoint, ListenerSettings, Protocol};
 use crate::server::request_id::RequestId;
 use crate::server::resets::Resets;
-use crate::server::{Handler, Peer, TlsPeer, Trust, h1, h2};
+use crate::server::tls::stream::TlsStream;
+use crate::server::{Handler, Peer, Trust, h1, h2};
 use crate::telemetry::metrics::{ConnectionGuard, Refusal, WorkerMetrics};
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
@@ -24,6 +25,9 @@ use tokio::sync::watch;
 
 /// The first bytes of an HTTP/2 connection with prior knowledge (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What the first look at a cleartext connection takes at most.
+const FIRST_READ_BYTES: usize = 1024;
 
 /// How long a connection that gets no place may take to hear so.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -58,20 +62,19 @@ pub(in crate::server) async fn serve(
 ) {
     let Some(permit) = admit(&server, &endpoint, &mut tcp, from).await else { return };
     let limits = server.limits.load_full();
-    let mut peer = Peer {
+    let peer = Peer {
         address: from,
-        local: tcp.local_addr().unwrap_or(endpoint.settings.address),
+        local: local(&tcp, endpoint.settings.address),
         listener: Arc::clone(&endpoint.settings.name),
-        tls: None,
+        is_tls: endpoint.tls.is_some(),
         trusted: trust(&endpoint.settings, from),
     };
     let (io, unread, protocol) = match &endpoint.tls {
-        Some(acceptor) => {
-            let handshake = tokio::time::timeout(limits.tls_handshake_timeout, acceptor.accept(tcp)).await;
+        Some(config) => {
+            let accepting = Box::pin(TlsStream::accept(Arc::clone(config), tcp));
+            let handshake = tokio::time::timeout(limits.tls_handshake_timeout, accepting).await;
             let Ok(Ok(tls)) = handshake else { return server.metrics.refused(Refusal::TlsHandshake) };
-            let (_, session) = tls.get_ref();
-            peer.tls = Some(TlsPeer { server_name: session.server_name().map(str::to_owned) });
-            let protocol = match (session.alpn_protocol(), &*endpoint.settings.protocols.0) {
+            let protocol = match (tls.alpn_protocol(), &*endpoint.settings.protocols.0) {
                 // A client that names no protocol speaks the only one that there is (prior knowledge).
                 (Some(b"h2"), _) | (None, [Protocol::H2]) => Protocol::H2,
                 _ => Protocol::Http1,
@@ -158,6 +161,14 @@ fn refusal(status: StatusCode, detail: &str, request_id: RequestId) -> String {
     )
 }
 
+/// Where a connection arrived; the system is asked only if the listener's address does not say it.
+fn local(tcp: &TcpStream, listener: SocketAddr) -> SocketAddr {
+    match listener.ip().is_unspecified() || listener.port() == 0 {
+        true => tcp.local_addr().unwrap_or(listener),
+        false => listener,
+    }
+}
+
 fn trust(settings: &ListenerSettings, from: SocketAddr) -> Trust {
     let ip = from.ip().to_canonical();
     if settings.trusted_proxies.iter().any(|net| net.contains(&ip)) { Trust::Proxy } else { Trust::Client }
@@ -170,16 +181,15 @@ async fn detect(tcp: &mut TcpStream, offered: &[Protocol]) -> io::Result<(Protoc
         _ if !offered.contains(&Protocol::H2) => return Ok((Protocol::Http1, Bytes::new())),
         _ => {}
     }
-    let mut read = BytesMut::with_capacity(PREFACE.len());
+    // Most heads come whole with the first read: the HTTP machine then needs none of its own.
+    let mut read = BytesMut::with_capacity(FIRST_READ_BYTES);
     loop {
-        let mut part = [0; PREFACE.len()];
-        let len = tcp.read(&mut part[..PREFACE.len() - read.len()]).await?;
-        read.extend_from_slice(&part[..len]);
+        let len = tcp.read_buf(&mut read).await?;
+        if read.starts_with(PREFACE) {
+            return Ok((Protocol::H2, read.freeze()));
+        }
         if !PREFACE.starts_with(&read) {
             return Ok((Protocol::Http1, read.freeze()));
-        }
-        if read.len() == PREFACE.len() {
-            return Ok((Protocol::H2, read.freeze()));
         }
         if len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

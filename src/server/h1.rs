@@ -22,7 +22,7 @@ use crate::server::link::{Framing, Link};
 use crate::server::turns::Patience;
 use crate::server::{Answer, Hold, Later, Peer, Response, Turns, problem};
 use crate::telemetry::metrics::Refusal;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -100,9 +100,15 @@ async fn serve_on(server: Rc<Server>, connection: Connection) {
         }
         TakeOver::Turns(later) => {
             // Whether what this run of hyper began with is the head of the one request, and all of it.
+            // It is copied: its buffer is larger.
             let end = memchr::memmem::find(&head, b"\r\n\r\n").map(|at| at + 4);
             let alone = requests == 1 && unread.is_empty() && end == Some(head.len());
-            let turns = Turns::new(Rc::clone(&server), Link::bare(io, unread), alone.then_some(head), patience);
+            let turns = Turns::new(
+                Rc::clone(&server),
+                Link::bare(io, unread),
+                alone.then(|| Bytes::copy_from_slice(&head)),
+                patience,
+            );
             tokio::task::spawn_local(async move {
                 let Some(turns) = later.take_turns(turns).await else { return drop(open) };
                 let Some((io, unread, patience)) = turns.into_parts() else { return drop(open) };
@@ -317,9 +323,8 @@ impl AsyncRead for Watched {
         if this.unread.is_empty() {
             ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         } else {
-            let len = this.unread.len().min(buf.remaining());
-            buf.put_slice(&this.unread[..len]);
-            this.unread.advance(len);
+            let part = this.unread.split_to(this.unread.len().min(buf.remaining()));
+            buf.put_slice(&part);
         }
         this.shared.watch.borrow_mut().see(&buf.filled()[before..]);
         Poll::Ready(Ok(()))

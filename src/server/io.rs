@@ -1,12 +1,12 @@
 //! The bytes of a connection, with or without TLS.
 
+use crate::server::tls::stream::TlsStream;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 
 /// A client's connection. TLS state is boxed: it is large, and most memory counts are for cleartext.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub enum Io {
     /// Cleartext.
     Tcp(TcpStream),
     /// TLS.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream>),
 }
 
 /// How long a client may go on sending what nobody wants before its connection is cut.
@@ -38,7 +38,7 @@ impl Io {
     pub fn reset(self) {
         let tcp = match &self {
             Io::Tcp(tcp) => tcp,
-            Io::Tls(tls) => tls.get_ref().0,
+            Io::Tls(tls) => tls.tcp(),
         };
         // Without it the close is an ordinary one.
         let _ = tcp.set_zero_linger();

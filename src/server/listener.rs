@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 
 /// A checked listener.
 #[derive(Debug, Clone)]
@@ -91,7 +90,7 @@ pub struct Endpoint {
     /// What the configuration says.
     pub settings: ListenerSettings,
     /// Ends TLS, with the certificates of the configuration.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 /// Accepts connections until dropped; each is served in a task of its own, as the endpoint is at that moment.

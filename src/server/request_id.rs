@@ -1,6 +1,7 @@
 //! A name for each request, to find it in logs, answers and the backend.
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use http::HeaderValue;
 use std::cell::Cell;
 use std::fmt;
 
@@ -26,8 +27,34 @@ impl RequestId {
     }
 }
 
+impl RequestId {
+    /// Its digits.
+    fn digits(self) -> [u8; 16] {
+        std::array::from_fn(|at| b"0123456789abcdef"[(self.0 >> (60 - 4 * at)) as usize & 15])
+    }
+}
+
+impl From<RequestId> for HeaderValue {
+    fn from(id: RequestId) -> Self {
+        Self::from_bytes(&id.digits()).unwrap_or_else(|_| Self::from_static(""))
+    }
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        f.write_str(std::str::from_utf8(&self.digits()).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_sixteen_digits_everywhere() {
+        for id in [RequestId(0), RequestId(0x0123_4567_89ab_cdef), RequestId(u64::MAX), RequestId::next()] {
+            assert_eq!(id.to_string(), format!("{:016x}", id.0));
+            assert_eq!(HeaderValue::from(id), id.to_string());
+        }
     }
 }

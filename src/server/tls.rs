@@ -1,5 +1,6 @@
 //! TLS of a listener: certificates by SNI, client certificates, ALPN.
 
+pub mod stream;
 mod validity;
 
 use crate::server::listener::{Protocol, Protocols};
@@ -10,7 +11,6 @@ use rustls::{RootCertStore, ServerConfig};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio_rustls::TlsAcceptor;
 
 pub use validity::Validity;
 
@@ -138,11 +138,11 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Makes the acceptor of a listener.
+/// What the library needs to know of a listener.
 ///
 /// # Errors
 /// When the library refuses the settings.
-pub fn acceptor(settings: &TlsSettings, protocols: &Protocols) -> Result<TlsAcceptor, TlsError> {
+pub fn server_config(settings: &TlsSettings, protocols: &Protocols) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = provider();
     let versions: &[&rustls::SupportedProtocolVersion] = match settings.min_version {
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -167,9 +167,9 @@ pub fn acceptor(settings: &TlsSettings, protocols: &Protocols) -> Result<TlsAcce
             Protocol::Http1 => b"http/1.1".to_vec(),
         })
         .collect();
-    // Session buffers are what an idle TLS connection costs most; tickets save a client's second handshake.
+    // Tickets save a client's second handshake; one is enough for that.
     config.send_tls13_tickets = 1;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(Arc::new(config))
 }
 
 /// Certificates by the name that a client asks for.

@@ -169,7 +169,7 @@ fn unanswered(error: &BackendError) -> StatusCode {
 /// # Errors
 /// What to answer the client instead.
 pub async fn open(opening: Opening<'_>) -> Result<(http::Response<()>, Session), Refused> {
-    let feed = HubFeed::new(Rc::clone(&opening.shard), Arc::clone(&opening.bus), opening.route)?;
+    let feed = HubFeed::new(Rc::clone(&opening.shard), Arc::clone(&opening.bus), opening.route, Vec::new())?;
     let (head, start) = open_with(opening, feed).await?;
     Ok((head, Session::new(start)))
 }

@@ -19,13 +19,18 @@ pub mod seams;
 pub mod subscriptions;
 
 use crate::bus::Bus;
+use crate::bus::store::StoredSession;
 use crate::hub::shard::Shard;
+use crate::model::session_token::SessionToken;
 use crate::proto::problem::Problem;
 use crate::proto::websocket_over_http::bridge::{Action, AnswerError};
 use crate::proto::websocket_over_http::fields;
+use crate::proto::websocket_over_http::meta::Meta;
 use crate::server::request_id::RequestId;
 use crate::server::{Held, Link, Response, problem};
+use crate::session::keep::Keeper;
 use crate::session::settings::BridgeSettings;
+use crate::session::token;
 use crate::telemetry::metrics::WorkerMetrics;
 use dialect::Dialect;
 use exchange::{Exchange, NoRandomness, Reply};
@@ -60,6 +65,21 @@ pub struct Opening<'a> {
     pub bus: Arc<dyn Bus>,
     /// What is counted.
     pub metrics: Rc<WorkerMetrics>,
+    /// From where it comes, and how it is kept to go on elsewhere.
+    pub moving: Moving,
+}
+
+/// What makes a session one that its client gets back on any instance.
+#[derive(Default)]
+pub struct Moving {
+    /// The session as it was before, if its client has come back with its token.
+    pub before: Option<StoredSession>,
+    /// Whether that was found; there if the client gave a token.
+    pub resumed: Option<bool>,
+    /// By what the client will get it back.
+    pub token: Option<SessionToken>,
+    /// What keeps it until then.
+    pub keeper: Option<Keeper>,
 }
 
 /// A WebSocket that its backend accepted.
@@ -142,6 +162,7 @@ pub struct Start<F> {
     early: VecDeque<Action>,
     settings: BridgeSettings,
     metrics: Rc<WorkerMetrics>,
+    keeper: Option<Keeper>,
     /// How long the client may take for its part of the close, in milliseconds.
     leave_ms: u64,
 }
@@ -154,7 +175,15 @@ impl<F> Start<F> {
         settings: BridgeSettings,
         metrics: Rc<WorkerMetrics>,
     ) -> Self {
-        Self { exchange, subscriptions, early: VecDeque::new(), settings, metrics, leave_ms: run::LEAVE_MS }
+        Self {
+            exchange,
+            subscriptions,
+            early: VecDeque::new(),
+            settings,
+            metrics,
+            keeper: None,
+            leave_ms: run::LEAVE_MS,
+        }
     }
 }
 
@@ -172,9 +201,10 @@ impl Held for Session {
 /// # Errors
 /// What to answer the client instead.
 pub async fn open(opening: Opening<'_>) -> Result<Opened, Refused> {
-    let feed = HubFeed::new(Rc::clone(&opening.shard), Arc::clone(&opening.bus), opening.route)?;
-    let (head, start) =
-        open_with(opening.fields, opening.head, opening.settings, opening.backend, opening.metrics, feed).await?;
+    let Opening { fields, head, settings, route, backend, shard, bus, metrics, moving } = opening;
+    let places = moving.before.as_ref().map(StoredSession::places).unwrap_or_default();
+    let feed = HubFeed::new(shard, bus, route, places)?;
+    let (head, start) = open_with(fields, head, settings, backend, metrics, feed, moving).await?;
     Ok(Opened { head, session: Session(start) })
 }
 
@@ -185,8 +215,10 @@ async fn open_with<F: Feed>(
     backend: Rc<dyn Backend>,
     metrics: Rc<WorkerMetrics>,
     feed: F,
+    moving: Moving,
 ) -> Result<(http::Response<()>, Start<F>), Refused> {
-    let mut exchange = Exchange::new(backend, client, settings)?;
+    let meta = moving.before.as_ref().map(|before| Meta::restored(&before.meta)).unwrap_or_default();
+    let mut exchange = Exchange::new(backend, client, settings, meta)?;
     // The machine's first action is the POST of OPEN, which the exchange does by itself.
     let _ = exchange.next_action();
     let reply = std::future::poll_fn(|cx| exchange.poll_reply(cx)).await;
@@ -204,10 +236,11 @@ async fn open_with<F: Feed>(
     for (name, value) in &fields::for_handshake(&reply.fields) {
         head.headers_mut().append(name.clone(), value.clone());
     }
+    token::tell(head.headers_mut(), moving.token.as_ref(), moving.resumed);
     let mut subscriptions = Subscriptions::new(feed, settings.subscriptions_max);
     let early = subscribe_early(&mut exchange, &mut subscriptions).await;
     let start = Start::new(Box::new(exchange), subscriptions, settings, metrics);
-    Ok((head, Start { early, ..start }))
+    Ok((head, Start { early, keeper: moving.keeper, ..start }))
 }
 
 /// Joins the channels that the answer to OPEN names, before the client is told: what is published from here on reaches

@@ -3,9 +3,11 @@
 //! A line never has the query, a payload or a header field: tokens travel in them.
 
 use crate::clock::unix_ms;
+use crate::proto::decimal::{push_decimal, push_padded, push_socket};
+use crate::proto::json::push_string;
 use crate::telemetry::log::LogFormat;
 use std::cell::RefCell;
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -49,7 +51,7 @@ const GATHERED_BYTES_MAX: usize = 16 * 1024;
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
 thread_local! {
-    static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static GATHERED: RefCell<String> = const { RefCell::new(String::new()) };
     static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
 }
 
@@ -60,11 +62,10 @@ impl Line<'_> {
             return;
         }
         let full = GATHERED.with_borrow_mut(|lines| {
-            // Writing into memory does not fail.
-            let _ = match FORMAT.get().unwrap_or(&LogFormat::Json) {
-                LogFormat::Json => self.write_json(lines, unix_ms()),
-                LogFormat::Text => self.write_text(lines, unix_ms()),
-            };
+            match FORMAT.get().unwrap_or(&LogFormat::Json) {
+                LogFormat::Json => self.push_json(lines, unix_ms()),
+                LogFormat::Text => self.push_text(lines, unix_ms()),
+            }
             lines.len() >= GATHERED_BYTES_MAX
         });
         if full {
@@ -78,43 +79,55 @@ impl Line<'_> {
     }
 
     /// The same fields, in the same form, as all other log lines have.
-    fn write_json(&self, out: &mut Vec<u8>, now_ms: u64) -> io::Result<()> {
-        write!(out, "{{\"timestamp\":\"{}\",\"level\":\"INFO\",\"message\":\"request\"", timestamp(now_ms))?;
-        write!(out, ",\"client.addr\":\"{}\",\"method\":", self.client)?;
-        serde_json::to_writer(&mut *out, self.method.as_str())?;
-        out.extend_from_slice(b",\"path\":");
-        serde_json::to_writer(&mut *out, loggable(self.path))?;
+    fn push_json(&self, out: &mut String, now_ms: u64) {
+        out.push_str("{\"timestamp\":\"");
+        push_timestamp(out, now_ms);
+        out.push_str("\",\"level\":\"INFO\",\"message\":\"request\",\"client.addr\":\"");
+        push_socket(out, self.client);
+        out.push_str("\",\"method\":");
+        push_string(out, self.method.as_str());
+        out.push_str(",\"path\":");
+        push_string(out, loggable(self.path));
         if let Some(route) = self.route {
-            out.extend_from_slice(b",\"route\":");
-            serde_json::to_writer(&mut *out, route)?;
+            out.push_str(",\"route\":");
+            push_string(out, route);
         }
         if let Some(status) = self.status {
-            write!(out, ",\"status\":{status}")?;
+            out.push_str(",\"status\":");
+            push_decimal(out, status.into());
         }
         if let Some(bytes) = self.bytes {
-            write!(out, ",\"bytes\":{bytes}")?;
+            out.push_str(",\"bytes\":");
+            push_decimal(out, bytes);
         }
-        let duration_us = self.duration.as_micros();
-        write!(out, ",\"duration_ms\":{}.{:03}", duration_us / 1000, duration_us % 1000)?;
-        write!(out, ",\"request_id\":\"{}\",\"protocol\":\"{}\"", self.request_id, self.protocol)?;
-        writeln!(out, ",\"target\":\"{TARGET}\"}}")
+        out.push_str(",\"duration_ms\":");
+        push_milliseconds(out, self.duration);
+        // Writing into memory does not fail.
+        let _ = write!(out, ",\"request_id\":\"{}", self.request_id);
+        out.push_str("\",\"protocol\":\"");
+        out.push_str(self.protocol);
+        out.push_str("\",\"target\":\"");
+        out.push_str(TARGET);
+        out.push_str("\"}\n");
     }
 
-    fn write_text(&self, out: &mut Vec<u8>, now_ms: u64) -> io::Result<()> {
-        write!(out, "{}  INFO request client.addr={} ", timestamp(now_ms), self.client)?;
-        write!(out, "method={} path={:?}", self.method, loggable(self.path))?;
+    fn push_text(&self, out: &mut String, now_ms: u64) {
+        push_timestamp(out, now_ms);
+        out.push_str("  INFO request client.addr=");
+        push_socket(out, self.client);
+        let _ = write!(out, " method={} path={:?}", self.method, loggable(self.path));
         if let Some(route) = self.route {
-            write!(out, " route={route:?}")?;
+            let _ = write!(out, " route={route:?}");
         }
         if let Some(status) = self.status {
-            write!(out, " status={status}")?;
+            let _ = write!(out, " status={status}");
         }
         if let Some(bytes) = self.bytes {
-            write!(out, " bytes={bytes}")?;
+            let _ = write!(out, " bytes={bytes}");
         }
-        let duration_us = self.duration.as_micros();
-        write!(out, " duration_ms={}.{:03}", duration_us / 1000, duration_us % 1000)?;
-        writeln!(out, " request_id={} protocol={:?}", self.request_id, self.protocol)
+        out.push_str(" duration_ms=");
+        push_milliseconds(out, self.duration);
+        let _ = writeln!(out, " request_id={} protocol={:?}", self.request_id, self.protocol);
     }
 }
 
@@ -128,7 +141,7 @@ pub fn flush() {
     GATHERED.with_borrow_mut(|lines| {
         if !lines.is_empty() {
             // Nobody can be told that the log can't be written.
-            let _ = io::stderr().write_all(lines);
+            let _ = io::stderr().write_all(lines.as_bytes());
             lines.clear();
             lines.shrink_to(GATHERED_BYTES_MAX);
         }
@@ -136,17 +149,25 @@ pub fn flush() {
 }
 
 /// RFC 3339, in milliseconds; the part up to the second is made once a second.
-fn timestamp(now_ms: u64) -> String {
+fn push_timestamp(out: &mut String, now_ms: u64) {
     SECOND.with_borrow_mut(|(second, text)| {
         if *second != now_ms / 1000 || text.is_empty() {
             *second = now_ms / 1000;
             let now = OffsetDateTime::from_unix_timestamp(*second as i64).unwrap_or(OffsetDateTime::UNIX_EPOCH);
             let (year, month, day) = now.to_calendar_date();
             let (hour, minute, second) = now.to_hms();
-            *text = format!("{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}", u8::from(month));
+            *text = format!("{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.", u8::from(month));
         }
-        format!("{text}.{:03}Z", now_ms % 1000)
-    })
+        out.push_str(text);
+    });
+    push_padded(out, now_ms % 1000, 3);
+    out.push('Z');
+}
+
+fn push_milliseconds(out: &mut String, duration: Duration) {
+    push_decimal(out, duration.as_millis() as u64);
+    out.push('.');
+    push_padded(out, u64::from(duration.subsec_micros() % 1000), 3);
 }
 
 /// The path without its query, cut to [`PATH_BYTES_MAX`] at a character's border.
@@ -175,9 +196,9 @@ mod tests {
 
     #[test]
     fn a_line_is_json_with_the_fields_of_all_lines() {
-        let mut out = Vec::new();
-        line(&http::Method::GET, "/a\"b?token=secret").write_json(&mut out, 784_111_777_089).expect("written");
-        let json: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+        let mut out = String::new();
+        line(&http::Method::GET, "/a\"b?token=secret").push_json(&mut out, 784_111_777_089);
+        let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
         assert_eq!(
             json,
             serde_json::json!({
@@ -190,10 +211,10 @@ mod tests {
 
     #[test]
     fn a_line_for_people_has_them_too() {
-        let mut out = Vec::new();
-        line(&http::Method::GET, "/a").write_text(&mut out, 784_111_777_089).expect("written");
+        let mut out = String::new();
+        line(&http::Method::GET, "/a").push_text(&mut out, 784_111_777_089);
         assert_eq!(
-            String::from_utf8(out).expect("text"),
+            out,
             "1994-11-06T08:49:37.089Z  INFO request client.addr=127.0.0.1:5 method=GET path=\"/a\" route=\"r\\\"1\" \
              status=200 duration_ms=1234.567 request_id=0f protocol=\"h2\"\n"
         );

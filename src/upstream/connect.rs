@@ -51,7 +51,7 @@ pub(super) enum ConnectError {
 pub(super) struct Driver(tokio::task::AbortHandle);
 
 impl Driver {
-    fn spawn(task: impl Future<Output = ()> + 'static) -> Self {
+    pub(super) fn spawn(task: impl Future<Output = ()> + 'static) -> Self {
         Self(tokio::task::spawn_local(task).abort_handle())
     }
 }
@@ -156,7 +156,7 @@ async fn dial(address: &ServerAddress, resolved: &[SocketAddr], deadline: Instan
 
 async fn resolve(address: &ServerAddress, deadline: Instant) -> Result<Vec<SocketAddr>, ConnectError> {
     if address.is_service() {
-        // Only a look at its SRV records tells ports, and none has found any yet.
+        // Only a look at its records or endpoints tells ports, and none has found any yet.
         return Err(ConnectError::Dns(io::Error::new(io::ErrorKind::NotFound, "no SRV record is known")));
     }
     let host = address.host.trim_start_matches('[').trim_end_matches(']');

@@ -91,10 +91,9 @@ enum Reuse {
 }
 
 fn candidates(servers: &[Rc<Server>], tried: &[bool]) -> Vec<Candidate> {
-    let now = Instant::now();
     let fitness = |server: &Server, tried: bool| match tried {
         true => Fitness::Tried,
-        false if server.is_avoided(now) => Fitness::Avoided,
+        false if server.is_avoided() => Fitness::Avoided,
         false => Fitness::Good,
     };
     servers

@@ -3,6 +3,8 @@
 //! Both files are read at each look, so that a change of them needs no restart. Nothing is kept here: how long an answer
 //! holds is told with it.
 
+#[cfg(feature = "kube")]
+use crate::upstream::endpoint_slices::Cluster;
 use crate::upstream::settings::ServerAddress;
 use futures_util::{StreamExt as _, stream};
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
@@ -39,6 +41,8 @@ pub(super) struct Names {
     /// Where name servers listen; resolv.conf(5) can't say.
     port: u16,
     asked: RefCell<Option<Rc<Asked>>>,
+    #[cfg(feature = "kube")]
+    cluster: Cluster,
 }
 
 /// What the files said.
@@ -64,6 +68,10 @@ pub(super) enum LookError {
     /// The servers did not answer, or said no.
     #[error("{0}")]
     Dns(#[source] Box<NetError>),
+    /// Only pods of a cluster can ask for its Services.
+    #[cfg(feature = "kube")]
+    #[error("no cluster can be asked here: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are set in pods alone")]
+    NoCluster,
 }
 
 impl From<NetError> for LookError {
@@ -79,7 +87,14 @@ impl Names {
     }
 
     pub(super) fn new(resolv_conf: PathBuf, hosts: PathBuf, port: u16) -> Self {
-        Self { resolv_conf, hosts, port, asked: RefCell::new(None) }
+        Self {
+            resolv_conf,
+            hosts,
+            port,
+            asked: RefCell::new(None),
+            #[cfg(feature = "kube")]
+            cluster: Cluster::of_the_pod(),
+        }
     }
 
     /// Looks a server's name up. Takes as long as resolv.conf(5) allows; cancel-safe.
@@ -87,6 +102,12 @@ impl Names {
     /// # Errors
     /// When no server has answered, or the name does not exist.
     pub(super) async fn look(&self, address: &ServerAddress) -> Result<Found, LookError> {
+        #[cfg(feature = "kube")]
+        if Cluster::knows(address) {
+            let mut found = self.cluster.look(address).await?;
+            found.sockets.truncate(ADDRESSES_MAX);
+            return Ok(found);
+        }
         let asked = self.asked()?;
         let name = Name::from_utf8(&address.host).map_err(|_| LookError::NoName)?;
         let mut found =
@@ -95,6 +116,12 @@ impl Names {
         found.sockets.dedup();
         found.sockets.truncate(ADDRESSES_MAX);
         Ok(found)
+    }
+
+    /// With another cluster than the pod's own.
+    #[cfg(all(test, feature = "kube"))]
+    pub(super) fn with_cluster(self, cluster: Cluster) -> Self {
+        Self { cluster, ..self }
     }
 
     /// Who is asked now, by the files as they are now.

@@ -97,8 +97,8 @@ impl Server {
     }
 
     /// Whether another server should be asked first.
-    pub(super) fn is_avoided(&self, now: Instant) -> bool {
-        self.avoided_until.get().is_some_and(|until| now < until)
+    pub(super) fn is_avoided(&self) -> bool {
+        self.avoided_until.get().is_some_and(|until| Instant::now() < until)
     }
 
     /// Notes that it took no connection.
@@ -109,12 +109,16 @@ impl Server {
     /// The most recently used idle connection that still stands.
     pub(super) fn take_idle(&self) -> Option<Http1> {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|connection| !connection.sender.is_closed() && !connection.idle.is_over());
-        // One that is not ready yet has just given its response back; it will be for the next request.
-        let at = idle.iter().rposition(|connection| connection.sender.is_ready())?;
-        let connection = idle.remove(at);
-        connection.idle.stop();
-        Some(connection)
+        // One that is not ready yet has just given its response back; it will be for the next request. Only what is
+        // taken is looked at: the clock costs more than all else here, and the others close by their own timers.
+        while let Some(at) = idle.iter().rposition(|connection| connection.sender.is_ready()) {
+            let connection = idle.remove(at);
+            if !connection.sender.is_closed() && !connection.idle.is_over() {
+                connection.idle.stop();
+                return Some(connection);
+            }
+        }
+        None
     }
 
     /// Keeps a connection whose exchange is over. `keep_alive` is the server's own limit, if it told one.

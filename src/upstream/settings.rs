@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct UpstreamSettings {
     /// Its name in routes, logs and metrics.
     pub name: Arc<str>,
-    /// Where it listens: `http://host:port`, or `http+srv://name`.
+    /// Where it listens: `http://host:port`, `http+srv://name`, or `http+kube://service.namespace:port`.
     pub servers: Vec<ServerAddress>,
     /// Which server gets the next request.
     pub balance: Balance,
@@ -40,9 +40,9 @@ pub struct GripUpstream {
 /// One server of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServerAddress {
-    /// A host name or an IP address, or the name of a service.
+    /// A host name or an IP address, or the name of a service: `_http._tcp.name`, or `service.namespace:port` of Kubernetes.
     pub host: Arc<str>,
-    /// The TCP port; 0 for a service, whose SRV records have hosts and ports (RFC 2782).
+    /// The TCP port; 0 for a service, whose SRV records (RFC 2782) or EndpointSlices have hosts and ports.
     pub port: u16,
 }
 

@@ -4,6 +4,7 @@ mod channels;
 mod ends;
 mod handshake;
 mod messages;
+mod moving;
 
 use crate::support::bridge_backend::{Asked, BridgeBackend};
 use crate::support::client::{Http, get, send};

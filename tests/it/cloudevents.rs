@@ -33,7 +33,7 @@ listeners:
 limits: { subscriptions_per_session: 4 }
 runtime: { workers: 1 }
 upstreams:
-  plain: { servers: ["http://{backend}"] }
+  plain: { servers: ["http://{backend}"], grip: { issuer: edge, key_file: grip.key } }
   slow: { servers: ["http://{backend}"], timeouts: { response: 200ms } }
   down: { servers: ["http://127.0.0.1:1"] }
 routes:
@@ -62,6 +62,7 @@ fn proxy_of(backend: SocketAddr) -> Proxy {
     std::fs::write(folder.path().join("tls.key"), made.signing_key.serialize_pem()).expect("written");
     std::fs::write(folder.path().join("first"), "Jefe\n").expect("written");
     std::fs::write(folder.path().join("second"), "other").expect("written");
+    std::fs::write(folder.path().join("grip.key"), "changeme").expect("written");
     Proxy::start_in(folder, &YAML.replace("{backend}", &backend.to_string()))
 }
 
@@ -100,6 +101,7 @@ impl Stage {
     async fn validate(&mut self, origin: &str) {
         let asked = self.backend.asked().await;
         assert_eq!(asked.method, "OPTIONS");
+        speaks_no_grip(&asked);
         asked.answer(200, &[TEXT_PLAIN, ("webhook-allowed-origin", origin)], "");
     }
 
@@ -110,6 +112,7 @@ impl Stage {
         async move {
             let asked = self.backend.asked().await;
             assert_eq!((asked.method.as_str(), asked.field("ce-eventname")), ("POST", name), "at {caller}");
+            speaks_no_grip(&asked);
             asked
         }
     }
@@ -163,6 +166,12 @@ impl Stage {
         let answer = publish(self.proxy.address("publish"), &event).await;
         answer.json()["results"][0]["local_sessions"].as_u64().expect("a count")
     }
+}
+
+/// The upstream's key is for GRIP: no request of this protocol is signed with it, or says that GRIP is spoken.
+#[track_caller]
+fn speaks_no_grip(asked: &Asked) {
+    assert_eq!((asked.field("grip-sig"), asked.field("grip-feature")), ("", ""), "{}", asked.method);
 }
 
 /// Waits until a line of the metrics is there.

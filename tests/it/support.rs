@@ -10,6 +10,7 @@ pub mod events;
 pub mod figures;
 pub mod frames;
 pub mod held;
+pub mod kafka;
 pub mod metrics;
 pub mod named_backend;
 #[allow(dead_code, reason = "the tests of the bus itself use the rest")]

@@ -29,7 +29,21 @@ Named templates for the chart of an application. Each takes the application's ow
   "secretFiles" list
   "files" list
 -}}
-{{- $values := mergeOverwrite $defaults (deepCopy (.Values.pushbridge | default dict)) -}}
+{{- $given := .Values.pushbridge | default dict -}}
+{{- range $key, $value := $given -}}
+{{- if not (hasKey $defaults $key) -}}
+{{- fail (printf "pushbridge.%s is not known. There are: %s." $key (keys $defaults | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- $parts := get $defaults $key -}}
+{{- if and (kindIs "map" $parts) (not (has $key (list "config" "resources"))) -}}
+{{- range $part, $_ := $value -}}
+{{- if not (hasKey $parts $part) -}}
+{{- fail (printf "pushbridge.%s.%s is not known. There are: %s." $key $part (keys $parts | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $values := mergeOverwrite $defaults (deepCopy $given) -}}
 {{- if not (has $values.mode (list "native" "plain")) -}}
 {{- fail (printf "pushbridge.mode is %q. Set it to native (an init container that restarts) or plain." $values.mode) -}}
 {{- end -}}

@@ -81,7 +81,7 @@
 {{/* What a reload can't change: a new value of one of these restarts the pods. */}}
 {{- define "pushbridge.startOnly" -}}
 {{- $log := (.Values.config.telemetry | default dict).log | default dict -}}
-{{- dict "bus" .Values.bus "runtime" .Values.config.runtime "admin" .Values.admin "bind" .Values.bindAddress "logFormat" (get $log "format") | toJson -}}
+{{- dict "bus" .Values.bus "sessions" .Values.config.sessions "runtime" .Values.config.runtime "admin" .Values.admin "bind" .Values.bindAddress "logFormat" (get $log "format") | toJson -}}
 {{- end -}}
 
 {{/* One projected volume has the configuration and all the files that it names, so that they change as one. */}}

@@ -19,7 +19,7 @@ metadata:
     {{- end }}
 spec:
   serviceAccountName: {{ include "pushbridge.serviceAccountName" . }}
-  automountServiceAccountToken: false
+  automountServiceAccountToken: {{ not (empty .Values.endpointSlices.namespaces) }}
   enableServiceLinks: false
   terminationGracePeriodSeconds: {{ include "pushbridge.gracePeriodSeconds" . }}
   securityContext:

@@ -36,7 +36,64 @@
 {{- if lt $grace $needed -}}
 {{- fail (printf "terminationGracePeriodSeconds is %d, but a drain takes %d (drain.settle + drain.spread + drain.margin): the kubelet would kill the pod while clients are still on it. Leave terminationGracePeriodSeconds out, or make the drain shorter." $grace $needed) -}}
 {{- end -}}
+{{- include "pushbridge.busRules" . -}}
 {{- include "pushbridge.networkRules" . -}}
+{{- include "pushbridge.fileRules" . -}}
+{{- range $name, $upstream := $v.config.upstreams -}}
+{{- range $upstream.servers -}}
+{{- $namespace := regexReplaceAll "^http[+]kube://[^.]*[.]([^.:]*):.*$" . "${1}" -}}
+{{- if and (hasPrefix "http+kube://" .) (ne $namespace .) (not (has $namespace $v.endpointSlices.namespaces)) -}}
+{{- fail (printf "config.upstreams.%s.servers has %s, but pushbridge may not watch the EndpointSlices of that namespace. Add %s to endpointSlices.namespaces." $name . $namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "pushbridge.busRules" -}}
+{{- $ways := dict "redis" (list "url" "sentinel" "cluster") "nats" (list "url" "urls") -}}
+{{- range $bus, $settings := .Values.bus -}}
+{{- with get $ways $bus -}}
+{{- $given := list -}}
+{{- range . -}}{{- if hasKey $settings . -}}{{- $given = append $given . -}}{{- end -}}{{- end -}}
+{{- if ne (len $given) 1 -}}
+{{- fail (printf "bus.%s has %s, so that it is not clear where it is. Set exactly one of %s." $bus ($given | join " and " | default "no address") (join ", " .)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The files that a part of the values names by relative paths: lines of `key file`. */}}
+{{- define "pushbridge.namedFiles" -}}
+{{- $at := .at -}}
+{{- if kindIs "map" .part -}}
+{{- range $key, $value := .part -}}
+{{- $path := printf "%s.%s" $at $key -}}
+{{- if and (hasSuffix "_file" $key) (kindIs "string" $value) -}}
+{{- if not (hasPrefix "/" $value) -}}{{- printf "%s %s\n" $path $value -}}{{- end -}}
+{{- else -}}
+{{- include "pushbridge.namedFiles" (dict "at" $path "part" $value) -}}
+{{- end -}}
+{{- end -}}
+{{- else if kindIs "slice" .part -}}
+{{- range $index, $value := .part -}}
+{{- include "pushbridge.namedFiles" (dict "at" (printf "%s[%d]" $at $index) "part" $value) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "pushbridge.fileRules" -}}
+{{- $there := list -}}
+{{- range include "pushbridge.volumeSources" . | fromYamlArray -}}
+{{- range (.configMap | default .secret).items -}}{{- $there = append $there .path -}}{{- end -}}
+{{- end -}}
+{{- range $at, $part := dict "bus" .Values.bus "publish.auth" .Values.publish.auth "config.publish" .Values.config.publish -}}
+{{- range include "pushbridge.namedFiles" (dict "at" $at "part" $part) | trim | splitList "\n" | compact -}}
+{{- $named := splitn " " 2 . -}}
+{{- if not (has (clean $named._1) $there) -}}
+{{- fail (printf "%s is %s, which no entry of secretFiles has as its path: pushbridge would not find it. Add { secretName: …, key: …, path: %s }." $named._0 $named._1 (clean $named._1)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "pushbridge.networkRules" -}}

@@ -37,8 +37,8 @@ pub struct Link {
     pub commands: Connection,
     /// For subscriptions: a flood of messages does not hold commands up.
     pub subscriptions: Connection,
-    /// Which life of the data this is, as the scripts know it: after a failover it is another one, since what was
-    /// acknowledged may be lost.
+    /// Which life of the data this is, as the scripts know it: another one after each start of a server, since what was
+    /// acknowledged last may be lost. In a cluster the scripts ask the node they run on.
     pub life: Arc<str>,
 }
 
@@ -49,19 +49,17 @@ impl Link {
     /// When nothing answers, or refuses us.
     pub async fn open(settings: &RedisSettings, on_push: OnPush) -> RedisResult<Self> {
         match &settings.servers {
-            RedisServers::One(server) => one(settings, server, on_push, "").await,
+            RedisServers::One(server) => one(settings, server, on_push).await,
             RedisServers::Sentinel { master, sentinels } => {
                 let server = ask_sentinels(settings, master, sentinels).await?;
-                let link = one(settings, &server, on_push, "").await?;
+                let link = one(settings, &server, on_push).await?;
                 let mut commands = link.commands.clone();
                 let role: Vec<Value> = redis::cmd("ROLE").query_async(&mut commands).await?;
                 let is_master = matches!(role.first(), Some(Value::BulkString(role)) if role == b"master");
                 if !is_master {
                     return Err(failed("the Sentinels name a server that is no master (yet)"));
                 }
-                let info: String = redis::cmd("INFO").arg("replication").query_async(&mut commands).await?;
-                let replid = info.lines().find_map(|line| line.strip_prefix("master_replid:")).unwrap_or("");
-                Ok(Self { life: replid.trim().into(), ..link })
+                Ok(link)
             }
             RedisServers::Cluster(nodes) => cluster(settings, nodes, on_push).await,
         }
@@ -123,18 +121,22 @@ impl Link {
     }
 }
 
-async fn one(settings: &RedisSettings, server: &HostPort, on_push: OnPush, life: &str) -> RedisResult<Link> {
+async fn one(settings: &RedisSettings, server: &HostPort, on_push: OnPush) -> RedisResult<Link> {
     let client = client(settings, server)?;
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(Some(RESPONSE_TIMEOUT));
-    let commands = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let mut commands = client.get_multiplexed_async_connection_with_config(&config).await?;
+    // On this connection, so that it is the server's that gets the commands.
+    let info: String = redis::cmd("INFO").arg("server").query_async(&mut commands).await?;
+    let life = info.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::trim);
+    let life = life.ok_or_else(|| failed("its INFO tells no run_id, so that lost data could not be noticed"))?.into();
     let config = config.set_push_sender(move |push| {
         on_push(push);
         Ok::<(), ()>(())
     });
     let subscriptions = client.get_multiplexed_async_connection_with_config(&config).await?;
-    Ok(Link { commands: Connection::One(commands), subscriptions: Connection::One(subscriptions), life: life.into() })
+    Ok(Link { commands: Connection::One(commands), subscriptions: Connection::One(subscriptions), life })
 }
 
 async fn cluster(settings: &RedisSettings, nodes: &[HostPort], on_push: OnPush) -> RedisResult<Link> {

@@ -170,10 +170,8 @@ impl Follows {
         }
         followed.idle_since_us = None;
         if followed.phase == Phase::Live {
-            let last = channel.last();
             // Of another epoch: this instance may not know yet that there is a new one.
-            let ahead = cursor.is_some_and(|cursor| cursor.epoch != last.epoch || cursor.offset > last.offset);
-            if !ahead {
+            if cursor.is_none_or(|cursor| channel.knows(cursor)) {
                 return Wanted::Current;
             }
             followed.phase = Phase::Reading;
@@ -249,11 +247,12 @@ impl Follows {
         let before_first = page.entries.first().map_or(page.last.offset, |entry| entry.offset.saturating_sub(1));
         let start = Position { epoch: page.last.epoch, offset: before_first };
         let last = channel.last();
+        let is_new = !followed.started || last.epoch != page.last.epoch;
         if !followed.started {
             self.hub.start_at(&channel, start);
             followed.started = true;
             followed.taken_ms = 0;
-        } else if last.epoch != page.last.epoch {
+        } else if !page.goes_on_from(last) {
             tracing::warn!(channel = %name, "the bus lost a channel's data; a gap is announced");
             self.metrics.history_missed();
             self.hub.skip_to(&channel, start, GapReason::Epoch);
@@ -262,6 +261,9 @@ impl Follows {
             self.metrics.history_missed();
             self.hub.skip_to(&channel, start, GapReason::Bus);
             followed.taken_ms = 0;
+        }
+        if is_new {
+            self.hub.renew(&channel, page.last.epoch, page.past.into());
         }
         for entry in page.entries {
             self.append(&channel, followed, page.last.epoch, entry);
@@ -390,19 +392,22 @@ impl Follows {
     /// Channels whose number of sessions has to be told, as it changed or was told before `stale_us`; `max` at most.
     pub fn presence(&self, now_us: u64, stale_us: u64, max: usize) -> Vec<(ChannelName, usize)> {
         let mut state = self.state.lock();
-        let mut told = Vec::new();
-        for (name, followed) in &mut state.channels {
-            if told.len() == max {
-                break;
-            }
+        let due = state.channels.iter_mut().filter_map(|(name, followed)| {
             let sessions = followed.channel.upgrade().map_or(0, |channel| channel.sessions());
             let stale = sessions > 0 && now_us.saturating_sub(followed.told_us) > stale_us;
-            if sessions != followed.told_sessions || stale {
-                (followed.told_sessions, followed.told_us) = (sessions, now_us);
-                told.push((name.clone(), sessions));
-            }
+            (sessions != followed.told_sessions || stale).then_some((name, followed, sessions))
+        });
+        let mut due: Vec<_> = due.collect();
+        if due.len() > max {
+            // Those that waited longest, so that none waits for ever.
+            due.select_nth_unstable_by_key(max, |(_, followed, _)| followed.told_us);
+            due.truncate(max);
         }
-        told
+        let told = due.into_iter().map(|(name, followed, sessions)| {
+            (followed.told_sessions, followed.told_us) = (sessions, now_us);
+            (name.clone(), sessions)
+        });
+        told.collect()
     }
 
     /// The channels that others believe sessions to be on.

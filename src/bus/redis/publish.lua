@@ -10,20 +10,30 @@ if KEYS[3] then
   if known then return {'duplicate', known} end
 end
 
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'bytes', 'life', 'check')
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'bytes', 'life', 'check', 'past')
 local epoch, offset, bytes = meta[1], tonumber(meta[2] or '0'), tonumber(meta[3] or '0')
 local life = ARGV[11]
-if life == 'node' then life = redis.call('CLUSTER', 'MYID') end
+if life == 'node' then life = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') end
+local past = meta[6] or ''
 if not epoch then redis.call('DEL', KEYS[2]) end
 if not epoch or meta[4] ~= life then
-  epoch = ARGV[2]
-  redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', text(offset), 'life', life)
+  -- As in read.lua.
+  local ends = {}
+  if epoch then ends[1] = epoch .. ' ' .. text(offset) end
+  for one in string.gmatch(past, '%d+ %d+') do
+    if #ends < 8 then ends[#ends + 1] = one end
+  end
+  epoch, past = ARGV[2], table.concat(ends, ',')
+  redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', text(offset), 'life', life, 'past', past)
   redis.call('PEXPIRE', KEYS[1], ARGV[8])
 end
 
 local here = epoch .. ' ' .. text(offset)
-if ARGV[3] == '0' and offset > 0 or ARGV[3] ~= '' and ARGV[3] ~= '0' and ARGV[3] ~= here then
-  return {'moved', here}
+if ARGV[3] == '0' and offset > 0 then return {'moved', here} end
+if ARGV[3] ~= '' and ARGV[3] ~= '0' and ARGV[3] ~= here then
+  -- The end of an earlier epoch is the same place, while nothing follows it.
+  local ends = string.match(ARGV[3], ' (%d+)$') == text(offset) and ',' .. past .. ',' or ''
+  if not string.find(ends, ',' .. ARGV[3] .. ',', 1, true) then return {'moved', here} end
 end
 
 offset = offset + 1

@@ -61,8 +61,18 @@ pub struct Known {
 pub struct Page {
     /// The channel's newest position.
     pub last: Position,
-    /// Messages after the known place, or from the oldest on if that is of another epoch.
+    /// How far earlier epochs, the newest first, reach into this one: nothing up to there was lost.
+    pub past: Vec<Position>,
+    /// Messages after the known place, or from the oldest on if that is of another life.
     pub entries: Vec<Stored>,
+}
+
+impl Page {
+    /// Whether all that was read up to `known` is in this epoch too.
+    pub fn goes_on_from(&self, known: Position) -> bool {
+        known.epoch == self.last.epoch
+            || self.past.iter().any(|end| end.epoch == known.epoch && known.offset <= end.offset)
+    }
 }
 
 /// A message in the stream, or a live one.
@@ -151,14 +161,16 @@ impl Scripts {
             .arg(link.publish_command())
             .arg(&*link.life);
         type Entries = Vec<(String, (String, Vec<u8>))>;
-        let (epoch, offset, entries): (String, String, Entries) = run.invoke_async(&mut link.commands.clone()).await?;
+        type Answer = (String, String, String, Entries);
+        let (epoch, offset, past, entries): Answer = run.invoke_async(&mut link.commands.clone()).await?;
+        let past = past.split(',').filter(|end| !end.is_empty()).map(|end| parse_position(end).ok_or_else(nonsense));
         let last = parse_position(&format!("{epoch} {offset}")).ok_or_else(nonsense)?;
         let entries = entries.into_iter().map(|(id, (_, envelope))| {
             let (offset, taken_ms) = id.split_once('-').ok_or_else(nonsense)?;
             let number = |text: &str| text.parse().map_err(|_| nonsense());
             Ok(Stored { offset: number(offset)?, taken_ms: number(taken_ms)?, envelope })
         });
-        Ok(Page { last, entries: entries.collect::<RedisResult<_>>()? })
+        Ok(Page { last, past: past.collect::<RedisResult<_>>()?, entries: entries.collect::<RedisResult<_>>()? })
     }
 }
 

@@ -114,7 +114,7 @@ fn a_user_with_a_password_a_database_and_tls() {
 }
 
 #[test]
-fn sentinels_name_the_master_and_a_failover_is_another_epoch() {
+fn sentinels_name_the_master_and_a_failover_that_lost_nothing_is_no_gap() {
     let (mut first, second) = (Redis::start(), Redis::start());
     second.cli(&["replicaof", "127.0.0.1", &first.port().to_string()]);
     let config = tempfile::tempdir().expect("a folder");
@@ -137,10 +137,11 @@ fn sentinels_name_the_master_and_a_failover_is_another_epoch() {
         assert_eq!(next(&mut session).await, "1");
         until("the replica has it", || second.cli(&["keys", "*"]).contains("failover"));
         first.kill();
-        assert_eq!(next(&mut session).await, "gap:epoch");
         let after = instance.publish(&channel, "2").await;
         assert_ne!(after.epoch, before.epoch);
-        while next(&mut session).await != "2" {}
+        assert_eq!(next(&mut session).await, "2");
+        let mut resumed = instance.subscribe(&channel, Some(&Cursor::one(&channel, before))).await;
+        assert_eq!((resumed.resumed(), next(&mut resumed).await), (Some(true), "2".to_owned()));
     });
 }
 
@@ -150,20 +151,35 @@ fn a_restart_with_its_data_loses_nothing() {
     conformance::run(async {
         let (a, b, channel) = (Instance::new(&on(&redis)), Instance::new(&on(&redis)), fresh("restart"));
         let mut on_b = b.subscribe(&channel, None).await;
+        let mut before = Position { epoch: 0, offset: 0 };
         for n in 0..5 {
-            a.publish(&channel, &n.to_string()).await;
+            before = a.publish(&channel, &n.to_string()).await;
         }
         assert_eq!(take(&mut on_b, 5).await, ["0", "1", "2", "3", "4"]);
         redis.restart();
-        let first = a.publish(&channel, "5").await;
-        a.publish(&channel, "6").await;
-        assert_eq!(take(&mut on_b, 2).await, ["5", "6"]);
-        let from = Cursor::one(&channel, Position { offset: first.offset - 3, ..first });
-        let mut resumed = b.subscribe(&channel, Some(&from)).await;
-        assert_eq!(
-            (resumed.resumed(), take(&mut resumed, 4).await),
-            (Some(true), ["3", "4", "5", "6"].map(String::from).into())
-        );
+        // The condition is of the life before, in which this is the same place.
+        let if_match = Some(IfMatch::At(before));
+        let first = patiently("publish", || a.bus.publish(message(&channel, None, "5"), if_match)).await.position;
+        while b.bus.health().is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let moved = b.bus.publish(message(&channel, None, "x"), if_match).await;
+        assert_eq!(moved, Err(BusError::Moved { position: Some(first) }));
+        assert_ne!(first.epoch, before.epoch);
+        for n in 6..10 {
+            redis.restart();
+            a.publish(&channel, &n.to_string()).await;
+        }
+        assert_eq!(take(&mut on_b, 5).await, ["5", "6", "7", "8", "9"]);
+        // A cursor of each life serves, also on an instance that knew none of them.
+        let c = Instance::new(&on(&redis));
+        for (from, expected) in [(Position { offset: 2, ..before }, 8), (first, 4)] {
+            for instance in [&b, &c] {
+                let mut resumed = instance.subscribe(&channel, Some(&Cursor::one(&channel, from))).await;
+                let all: Vec<_> = (10 - expected..10).map(|n| n.to_string()).collect();
+                assert_eq!((resumed.resumed(), take(&mut resumed, expected).await), (Some(true), all));
+            }
+        }
     });
 }
 
@@ -214,6 +230,53 @@ fn an_older_copy_is_a_gap_also_where_its_offsets_were_given_again() {
         assert_eq!(next(&mut on_b).await, "gap:epoch");
         while next(&mut on_b).await != "other" {}
     });
+}
+
+/// A message is lost with everybody who had it but a client, and others get its place and the next one's.
+async fn lose_a_tail(redis: &mut Redis, servers: RedisServers) {
+    let (servers, channel) = (OnRedis(settings(servers)), fresh("tail"));
+    let a = Instance::new(&servers);
+    let kept = a.publish(&channel, "0").await;
+    let copy = tempfile::tempdir().expect("a folder");
+    let (aof, kept_aof) = (redis.folder().join("aof"), copy.path().join("aof"));
+    copy_folder(&aof, &kept_aof);
+    let lost = a.publish(&channel, "lost").await;
+    drop(a);
+    redis.kill();
+    copy_folder(&kept_aof, &aof);
+    redis.restart();
+    let b = Instance::new(&servers);
+    assert_eq!(b.publish(&channel, "other").await.offset, lost.offset);
+    b.publish(&channel, "next").await;
+    let c = Instance::new(&servers);
+    for instance in [&b, &c] {
+        let mut had_it = instance.subscribe(&channel, Some(&Cursor::one(&channel, lost))).await;
+        assert_eq!((had_it.resumed(), next(&mut had_it).await), (Some(false), "gap:epoch".to_owned()));
+        let mut had_not = instance.subscribe(&channel, Some(&Cursor::one(&channel, kept))).await;
+        assert_eq!(
+            (had_not.resumed(), take(&mut had_not, 2).await),
+            (Some(true), vec!["other".to_owned(), "next".to_owned()])
+        );
+    }
+}
+
+const DURABLE: [&str; 6] = ["--appendonly", "yes", "--appendfsync", "always", "--appenddirname", "aof"];
+
+#[test]
+fn a_lost_tail_is_a_gap_also_where_no_instance_had_it() {
+    let mut redis = Redis::with(&DURABLE);
+    let servers = on(&redis).0.servers;
+    conformance::run(lose_a_tail(&mut redis, servers));
+}
+
+#[test]
+fn in_a_cluster_too_a_lost_tail_is_a_gap() {
+    let options = [&DURABLE[..], &["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"]].concat();
+    let mut redis = Redis::with(&options);
+    assert_eq!(redis.cli(&["cluster", "addslotsrange", "0", "16383"]), "OK");
+    until("the cluster is whole", || redis.cli(&["cluster", "info"]).contains("cluster_state:ok"));
+    let servers = RedisServers::Cluster(vec![local(redis.port())]);
+    conformance::run(lose_a_tail(&mut redis, servers));
 }
 
 fn copy_folder(from: &std::path::Path, to: &std::path::Path) {

@@ -44,7 +44,13 @@ impl MemoryStore {
         Self { clock, ttl_us: ttl.as_micros() as u64, kept: Mutex::default() }
     }
 
-    fn put_at(&self, key: &SessionKey, session: StoredSession, now_us: u64) -> Result<Put, StoreError> {
+    /// [`SessionStore::put`] at a time.
+    pub(in crate::bus) fn put_at(
+        &self,
+        key: &SessionKey,
+        session: StoredSession,
+        now_us: u64,
+    ) -> Result<Put, StoreError> {
         let bytes = size(&session);
         if bytes > SESSION_BYTES_MAX {
             return Err(StoreError::TooLarge(bytes));
@@ -58,7 +64,8 @@ impl MemoryStore {
         Ok(Put::Kept)
     }
 
-    fn take_at(&self, key: &SessionKey, now_us: u64) -> Option<StoredSession> {
+    /// [`SessionStore::take`] at a time.
+    pub(in crate::bus) fn take_at(&self, key: &SessionKey, now_us: u64) -> Option<StoredSession> {
         let mut kept = self.kept.lock();
         kept.forget(now_us);
         let session = kept.sessions.get_mut(key)?.session.take()?;

@@ -47,17 +47,11 @@ impl Resolver<'_> {
         } else if let Some(nats) = shape.nats.given() {
             self.nats(nats).map(|nats| BusSettings::Nats(Box::new(nats)))
         } else if let Some(kafka) = shape.kafka.given() {
-            self.not_there(&kafka.spot, "kafka");
             self.kafka(kafka).map(|kafka| BusSettings::Kafka(Box::new(kafka)))
         } else {
             None
         };
         settings.unwrap_or_default()
-    }
-
-    /// Refuses a bus that this release can't make: none takes its place.
-    fn not_there(&mut self, spot: &Spot, bus: &str) {
-        self.problems.add(spot, format!("this release does not have {bus} as a bus; write redis, nats or memory"));
     }
 
     fn redis(&mut self, given: &Given<RedisBus>) -> Option<RedisSettings> {

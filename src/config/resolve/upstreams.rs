@@ -74,11 +74,15 @@ impl Resolver<'_> {
     }
 }
 
-/// Reads `http://host:port`; the port may be left out, and is then 80. `http+srv://name` names a service.
+/// Reads `http://host:port`; the port may be left out, and is then 80. `http+srv://name` names a service, and
+/// `http+kube://service.namespace:port` one of Kubernetes.
 fn server_address(text: &str) -> Result<ServerAddress, &'static str> {
     const SHAPE: &str = "is no server; write http://host:port";
     if let Some(name) = text.strip_prefix("http+srv://") {
         return service_name(name.strip_suffix('/').unwrap_or(name));
+    }
+    if let Some(name) = text.strip_prefix("http+kube://") {
+        return kubernetes_service(name.strip_suffix('/').unwrap_or(name));
     }
     let Some(authority) = text.strip_prefix("http://") else {
         return Err(match text.split_once("://") {
@@ -122,6 +126,28 @@ fn service_name(name: &str) -> Result<ServerAddress, &'static str> {
     Ok(ServerAddress { host: name.into(), port: 0 })
 }
 
+/// Reads `service.namespace:port`, the port by its name or number.
+fn kubernetes_service(name: &str) -> Result<ServerAddress, &'static str> {
+    if !cfg!(feature = "kube") {
+        return Err("needs a build with the feature `kube`; write http+srv://_port._tcp.service.namespace.svc");
+    }
+    // RFC 1123 labels: all that a Service, a namespace and a port may be called.
+    let is_label = |label: &str| {
+        let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        (1..=63).contains(&label.len())
+            && label.bytes().all(is_word)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let parts = name.split_once(':').and_then(|(name, port)| Some((name.split_once('.')?, port)));
+    match parts {
+        Some(((service, namespace), port)) if [service, namespace, port].into_iter().all(is_label) => {
+            Ok(ServerAddress { host: name.into(), port: 0 })
+        }
+        _ => Err("is no Service of Kubernetes; write http+kube://service.namespace:port"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +174,14 @@ mod tests {
         let srv = "is no name of SRV records, which have the ports too; write http+srv://_http._tcp.name";
         for wrong in ["http+srv://_http._tcp.shop:80", "http+srv://_http._tcp.shop/base", "http+srv://_http._tcp.a b"] {
             check(wrong, Err(srv));
+        }
+        let kube = "is no Service of Kubernetes; write http+kube://service.namespace:port";
+        let no_kube = "needs a build with the feature `kube`; write http+srv://_port._tcp.service.namespace.svc";
+        let with_kube = |found| if cfg!(feature = "kube") { found } else { Err(no_kube) };
+        check("http+kube://shop.web:http", with_kube(Ok(("shop.web:http", 0))));
+        check("http+kube://shop.web:8080/", with_kube(Ok(("shop.web:8080", 0))));
+        for wrong in ["shop.web", "shop:80", "shop.web.svc:80", "Shop.web:80", "shop.-web:80", "shop.web:a?b", "..:"] {
+            check(&format!("http+kube://{wrong}"), with_kube(Err(kube)));
         }
         check("shop:80", Err("is no server; write http://host:port"));
         check("http://", Err("is no server; write http://host:port"));

@@ -178,8 +178,8 @@ enum Farewell {
 }
 
 impl Bridge {
-    /// A connection whose first action is to post OPEN.
-    pub fn new(pings: Pings) -> Self {
+    /// A connection whose first action is to post OPEN, with `meta` if it was elsewhere before.
+    pub fn new(pings: Pings, meta: Meta) -> Self {
         let mut pending = BytesMut::new();
         Event::Open.encode(&mut pending);
         Self {
@@ -191,7 +191,7 @@ impl Bridge {
             events: VecDeque::new(),
             actions: VecDeque::new(),
             extension: Extension::Plain,
-            meta: Meta::default(),
+            meta,
             scheduled: Scheduled::default(),
             keep_alive_ms: None,
             backend_ping: None,

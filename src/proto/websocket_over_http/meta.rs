@@ -11,6 +11,7 @@ pub const META_BYTES_MAX: usize = 8 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Meta {
     words: Vec<(HeaderName, HeaderValue)>,
+    changes: u32,
 }
 
 /// A word was passed over because of [`META_WORDS_MAX`] or [`META_BYTES_MAX`].
@@ -38,6 +39,32 @@ impl Meta {
         full
     }
 
+    /// The words of a session that was elsewhere before, as [`Meta::kept`] gave them; what can be none is passed over.
+    pub fn restored(kept: &[(Box<str>, Box<str>)]) -> Self {
+        let mut meta = Self::default();
+        for (name, value) in kept {
+            let bytes: Option<Vec<u8>> = value.chars().map(|c| u8::try_from(c).ok()).collect();
+            let value = bytes.and_then(|bytes| HeaderValue::from_bytes(&bytes).ok());
+            let name = HeaderName::from_bytes(name.as_bytes()).ok().filter(|name| name.as_str().starts_with("meta-"));
+            if let Some((name, value)) = name.zip(value) {
+                // Within the bounds when it was kept, unless they became narrower.
+                let _ = meta.set(name, value);
+            }
+        }
+        meta
+    }
+
+    /// The words as text, a byte of a value as the character of its number.
+    pub fn kept(&self) -> Vec<(Box<str>, Box<str>)> {
+        let text = |value: &HeaderValue| value.as_bytes().iter().map(|byte| char::from(*byte)).collect::<String>();
+        self.words.iter().map(|(name, value)| (name.as_str().into(), text(value).into())).collect()
+    }
+
+    /// How often the words have changed.
+    pub fn changes(&self) -> u32 {
+        self.changes
+    }
+
     /// Adds the words to a request's fields.
     pub fn echo(&self, fields: &mut HeaderMap) {
         for (name, value) in &self.words {
@@ -50,6 +77,7 @@ impl Meta {
         if value.is_empty() {
             if let Some(at) = known {
                 self.words.remove(at);
+                self.changes = self.changes.wrapping_add(1);
             }
             return Ok(());
         }
@@ -61,6 +89,7 @@ impl Meta {
             None if fits && self.words.len() < META_WORDS_MAX => self.words.push((name, value)),
             _ => return Err(MetaFull(name)),
         }
+        self.changes = self.changes.wrapping_add(1);
         Ok(())
     }
 }
@@ -68,6 +97,22 @@ impl Meta {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_kept_is_the_same_again_and_anything_else_is_passed_over() {
+        let mut meta = Meta::default();
+        let mut given = fields(&[("set-meta-a", "x y")]);
+        given.insert("set-meta-b", HeaderValue::from_bytes(b"caf\xe9\xff").expect("a value"));
+        assert_eq!(meta.learn(&given), []);
+        let again = Meta::restored(&meta.kept());
+        let (mut there, mut here) = (HeaderMap::new(), HeaderMap::new());
+        meta.echo(&mut there);
+        again.echo(&mut here);
+        assert_eq!(there.len(), 2);
+        assert_eq!(there, here);
+        let foreign = [("grip-sig", "x"), ("meta-\r", "x"), ("meta-x", "a\r\nb"), ("meta-y", "\u{20ac}")];
+        assert_eq!(Meta::restored(&foreign.map(|(name, value)| (name.into(), value.into()))).kept(), []);
+    }
 
     fn fields(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut fields = HeaderMap::new();
@@ -100,9 +145,11 @@ mod tests {
         );
         assert_eq!(echoed(&meta), [pair("meta-user", "bob")]);
         assert_eq!(meta.learn(&fields(&[("set-meta-user", "eve"), ("set-meta-room", "7")])), []);
+        let before = meta.changes();
         assert_eq!(echoed(&meta), [pair("meta-room", "7"), pair("meta-user", "eve")]);
         assert_eq!(meta.learn(&fields(&[("set-meta-user", ""), ("set-meta-unknown", "")])), []);
         assert_eq!(echoed(&meta), [pair("meta-room", "7")]);
+        assert_ne!(meta.changes(), before);
     }
 
     #[test]

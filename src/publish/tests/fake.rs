@@ -196,7 +196,7 @@ impl World {
 
     pub(super) async fn handle(&self, request: Request) -> Response {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let peer = Peer { address, local: address, listener: "publish".into(), tls: None, trusted: Trust::Client };
+        let peer = Peer { address, local: address, listener: "publish".into(), is_tls: false, trusted: Trust::Client };
         match self.handler.handle(request, Rc::new(peer)).await {
             Answer::Response(response) => response,
             Answer::Hold(_) | Answer::Later(_) => panic!("publishing holds nothing"),

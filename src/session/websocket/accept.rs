@@ -3,16 +3,11 @@
 use crate::proto::problem::Problem;
 use crate::proto::websocket::handshake::{Handshake, HandshakeError};
 use crate::server::Hold;
+use crate::session::token;
 use crate::session::websocket::subprotocol::Subprotocol;
 use crate::session::websocket::{PushSession, Setup};
+use http::HeaderMap;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
-
-/// Whether the client's cursor was honoured in full; there if it gave one.
-const RESUMED: HeaderName = HeaderName::from_static("pushbridge-resumed");
-
-/// By what a client that is told nothing else gets its session back.
-const SESSION: HeaderName = HeaderName::from_static("pushbridge-session");
 
 /// A valid opening request, whose subprotocol is chosen.
 #[derive(Debug, Clone)]
@@ -47,17 +42,9 @@ impl Opening {
     /// The session, with the head that begins it: 101 over HTTP/1.1, 200 over HTTP/2.
     pub fn hold(self, setup: Setup) -> Hold {
         let mut head = self.handshake.head();
-        if let Some(resumed) = setup.subscription.resumed() {
-            head.headers_mut().insert(RESUMED, HeaderValue::from_static(if resumed { "true" } else { "false" }));
-        }
         // A v1 client is told by `welcome`, which no log on the way sees.
-        if let Some(token) = &setup.token
-            && self.subprotocol() != Subprotocol::V1
-            && let Ok(mut value) = HeaderValue::from_str(token.as_str())
-        {
-            value.set_sensitive(true);
-            head.headers_mut().insert(SESSION, value);
-        }
+        let token = setup.token.as_ref().filter(|_| self.subprotocol() != Subprotocol::V1);
+        token::tell(head.headers_mut(), token, setup.subscription.resumed());
         Hold { head, session: Box::new(PushSession::new(setup, self.subprotocol())) }
     }
 }

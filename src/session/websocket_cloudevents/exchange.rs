@@ -7,6 +7,7 @@ use crate::proto::websocket_cloudevents::machine::{AnswerError, Machine, Request
 use crate::proto::websocket_cloudevents::state::CONNECTION_STATE;
 use crate::proto::websocket_over_http::bridge::{Action, FromClient, Outcome};
 use crate::proto::websocket_over_http::close::Close;
+use crate::proto::websocket_over_http::meta::Meta;
 use crate::proto::websocket_over_http::{ANSWER_BYTES_MAX, Ignored, fields};
 use crate::server::Response;
 use crate::server::body::Body;
@@ -194,6 +195,11 @@ impl Dialect for Exchange {
     }
 
     fn delivered(&mut self) {}
+
+    /// Its state is the connection's, and ends with it.
+    fn meta(&self) -> Option<&Meta> {
+        None
+    }
 
     /// CloudEvents have none.
     fn subscription_meta(&self) -> &[(Box<str>, Box<str>)] {

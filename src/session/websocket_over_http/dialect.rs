@@ -6,6 +6,7 @@
 use crate::model::session::CloseReason;
 use crate::proto::websocket_over_http::bridge::{Action, FromClient};
 use crate::proto::websocket_over_http::close::Close;
+use crate::proto::websocket_over_http::meta::Meta;
 use futures_util::future::LocalBoxFuture;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub trait Dialect {
     fn client_gone(&mut self, reason: CloseReason);
     /// Notes that a channel's message went to the client.
     fn delivered(&mut self);
+    /// What the backend gave the session to keep; `None` where there is no such thing.
+    fn meta(&self) -> Option<&Meta>;
     /// What the backend said of the session for the filters of its channels.
     fn subscription_meta(&self) -> &[(Box<str>, Box<str>)];
     /// Closes the client, as a publisher asked.

@@ -6,6 +6,7 @@
 use crate::model::session::CloseReason;
 use crate::proto::websocket_over_http::bridge::{Action, AnswerError, Bridge, FromClient, Outcome};
 use crate::proto::websocket_over_http::close::Close;
+use crate::proto::websocket_over_http::meta::Meta;
 use crate::proto::websocket_over_http::retry::Jitter;
 use crate::proto::websocket_over_http::{ANSWER_BYTES_MAX, fields};
 use crate::server::body::{Body, ReadError, read_whole};
@@ -57,17 +58,23 @@ pub struct Reply {
 pub struct NoRandomness;
 
 impl Exchange {
-    /// An exchange that has said nothing yet. `client` are the fields of the client's handshake.
+    /// An exchange that has said nothing yet. `client` are the fields of the client's handshake, `meta` is what the backend
+    /// gave to keep if the session was elsewhere before.
     ///
     /// # Errors
     /// When the system gives no random bytes for the connection's id.
-    pub fn new(backend: Rc<dyn Backend>, client: &HeaderMap, settings: BridgeSettings) -> Result<Self, NoRandomness> {
+    pub fn new(
+        backend: Rc<dyn Backend>,
+        client: &HeaderMap,
+        settings: BridgeSettings,
+        meta: Meta,
+    ) -> Result<Self, NoRandomness> {
         let mut random = [0; 16];
         SystemRandom::new().fill(&mut random).map_err(|_| NoRandomness)?;
         let connection_id = fields::connection_id(random);
         let fields = fields::for_backend(client, &connection_id);
         let inner = Inner {
-            bridge: Bridge::new(settings.pings),
+            bridge: Bridge::new(settings.pings, meta),
             backend,
             connection_id: connection_id.into(),
             fields,
@@ -143,6 +150,10 @@ impl Dialect for Exchange {
             let now_ms = inner.timeline.now_ms();
             inner.bridge.delivered(now_ms);
         }
+    }
+
+    fn meta(&self) -> Option<&Meta> {
+        self.inner.as_ref().map(|inner| inner.bridge.meta())
     }
 
     fn subscription_meta(&self) -> &[(Box<str>, Box<str>)] {

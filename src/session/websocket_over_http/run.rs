@@ -1,5 +1,7 @@
 //! The loop of a session: the backend's answers, the hub's messages and the client's frames, until one of them ends it.
 
+mod keeping;
+
 use crate::bus::{Attached, BusError};
 use crate::hub::log::Entry;
 use crate::hub::shard::Delivery;
@@ -19,6 +21,7 @@ use crate::session::websocket_over_http::subscriptions::{Part, Subscriptions};
 use crate::telemetry::metrics::{Refusal, WorkerMetrics};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
+use keeping::{Ended, Keeping};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -51,6 +54,7 @@ struct Run<W, F> {
     /// Whether the client's silence means something.
     listened: bool,
     leaving: Option<Leaving>,
+    keeping: Option<Box<Keeping>>,
     timer: Pin<Box<Sleep>>,
     leave_ms: u64,
     metrics: Rc<WorkerMetrics>,
@@ -92,12 +96,12 @@ struct Told(Vec<Ignored>);
 
 /// Runs a session to its end.
 pub async fn run<W: Wire, F: Feed>(start: Start<F>, wire: W) {
-    let mut counted = Counted { metrics: Rc::clone(&start.metrics), reason: CloseReason::ClientGone };
+    let counted = Counted { metrics: Rc::clone(&start.metrics), reason: CloseReason::ClientGone };
     start.metrics.session_opened(Transport::WebSocket);
     let timeline = start.exchange.timeline();
     let now_ms = timeline.now_ms();
     let keep_alive_ms = u64::try_from(start.settings.keep_alive.as_millis()).unwrap_or(u64::MAX);
-    let mut run = Run {
+    let run = Run {
         wire,
         subscriptions: start.subscriptions,
         timer: Box::pin(tokio::time::sleep_until(timeline.instant(now_ms))),
@@ -110,18 +114,25 @@ pub async fn run<W: Wire, F: Feed>(start: Start<F>, wire: W) {
         client: ClientEnd::Awaited,
         listened: true,
         leaving: None,
+        keeping: start.keeper.map(|keeper| Box::new(Keeping::new(keeper))),
         leave_ms: start.leave_ms,
         metrics: start.metrics,
         told: Told::default(),
     };
-    counted.reason = std::future::poll_fn(|cx| run.poll(cx)).await;
-    tracing::debug!(session.id = run.exchange.connection_id(), reason = counted.reason.as_str(), "session ended");
-    let Run { wire, subscriptions, mut exchange, .. } = run;
-    drop((wire, counted));
-    // A drain ends when there are no more sessions: without channels this one is kept until its backend was told.
+    let mut ended = Ended::new(run, counted);
+    let reason = std::future::poll_fn(|cx| ended.poll(cx)).await;
+    let Some((Run { wire, subscriptions, mut exchange, .. }, kept)) = ended.take(reason) else { return };
+    tracing::debug!(session.id = exchange.connection_id(), reason = reason.as_str(), "session ended");
+    drop(wire);
+    // A drain ends when there are no more sessions: without channels this one stays until its backend was told.
     let _place = subscriptions.leave();
-    // Dropped before it is done, the exchange goes on in a task of its own.
-    let _ = tokio::time::timeout(FAREWELL, exchange.finish()).await;
+    // Dropped before they are done, both go on in tasks of their own.
+    let kept = async {
+        if let Some(kept) = kept {
+            let _ = kept.await;
+        }
+    };
+    let _ = tokio::join!(tokio::time::timeout(FAREWELL, exchange.finish()), kept);
 }
 
 /// Counts a session as closed when it is dropped, however it ends.
@@ -151,6 +162,8 @@ impl<W: Wire, F: Feed> Run<W, F> {
             moved |= self.deliver(cx, now_ms);
             moved |= self.read(cx, now_ms);
             self.check_liveness(now_ms);
+            // After all that may close the session.
+            moved |= self.keep(cx, now_ms);
             match self.wire.poll_flush(cx) {
                 Poll::Ready(Err(_)) => self.lose(CloseReason::ClientGone),
                 Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -171,7 +184,8 @@ impl<W: Wire, F: Feed> Run<W, F> {
     /// Does what the machine says, while the client takes what it is sent. Whether anything was done.
     fn act(&mut self, now_ms: u64) -> bool {
         let mut acted = false;
-        while self.leaving.is_some() || self.attaching.is_none() && self.wire.has_room() {
+        let is_closing = self.is_closing();
+        while self.leaving.is_some() || self.attaching.is_none() && !is_closing && self.wire.has_room() {
             let Some(action) = self.early.pop_front().or_else(|| self.exchange.next_action()) else { break };
             acted = true;
             if self.leaving.is_none() {
@@ -193,7 +207,10 @@ impl<W: Wire, F: Feed> Run<W, F> {
                 let attached = self.subscriptions.feed.attach(&subscribe.channel);
                 self.attaching = Some(Attaching { subscribe, attached });
             }
-            Action::Unsubscribe(channel) => self.subscriptions.unsubscribe(&channel),
+            Action::Unsubscribe(channel) => {
+                self.subscriptions.unsubscribe(&channel);
+                self.channels_changed(now_ms);
+            }
             Action::Close(close, reason) => {
                 self.push(frames::encode_close(&close));
                 self.leave(reason, self.client, now_ms);
@@ -211,7 +228,10 @@ impl<W: Wire, F: Feed> Run<W, F> {
             let subscribe = attaching.subscribe.clone();
             match attached {
                 // What was attached is held until the session is on it.
-                Ok(_attached) => self.join(subscribe),
+                Ok(_attached) => {
+                    self.join(subscribe);
+                    self.channels_changed(now_ms);
+                }
                 // Without its channel the session would be silent, and nobody would know why.
                 Err(error) => {
                     tracing::debug!(session.id = self.exchange.connection_id(), %error, "a bridged session ends");
@@ -221,6 +241,12 @@ impl<W: Wire, F: Feed> Run<W, F> {
         }
         self.attaching = None;
         true
+    }
+
+    fn channels_changed(&mut self, now_ms: u64) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.change(now_ms);
+        }
     }
 
     fn join(&mut self, subscribe: Subscribe) {
@@ -243,7 +269,7 @@ impl<W: Wire, F: Feed> Run<W, F> {
 
     fn deliver(&mut self, cx: &mut Context<'_>, now_ms: u64) -> bool {
         let mut delivered = false;
-        while self.leaving.is_none() && self.wire.has_room() {
+        while !self.is_ending() && self.wire.has_room() {
             match self.subscriptions.feed.next() {
                 Some(Delivery::Message(entry)) => self.deliver_message(&entry),
                 Some(Delivery::Gap(gap)) => {
@@ -277,7 +303,7 @@ impl<W: Wire, F: Feed> Run<W, F> {
 
     /// Reads the client while the machine wants it and the client takes what it is sent. Whether anything came.
     fn read(&mut self, cx: &mut Context<'_>, now_ms: u64) -> bool {
-        let wants = self.leaving.is_none() && self.exchange.wants_client();
+        let wants = !self.is_ending() && self.exchange.wants_client();
         // Silence counts from when it is listened to; a client that takes nothing is silent too.
         let listens = wants || !self.wire.has_room();
         if listens && !self.listened {
@@ -331,7 +357,7 @@ impl<W: Wire, F: Feed> Run<W, F> {
             }
             any = true;
             self.act(now_ms);
-            if !self.wire.has_room() || self.leaving.is_some() {
+            if !self.wire.has_room() || self.is_ending() {
                 break;
             }
         }
@@ -342,7 +368,7 @@ impl<W: Wire, F: Feed> Run<W, F> {
     }
 
     fn check_liveness(&mut self, now_ms: u64) {
-        if self.leaving.is_some() || !self.listened {
+        if self.is_ending() || !self.listened {
             return;
         }
         match self.liveness.check(now_ms) {
@@ -356,11 +382,22 @@ impl<W: Wire, F: Feed> Run<W, F> {
         self.wire.push(&Chunk::raw(frame));
     }
 
-    /// Closes from this end; the backend gets DISCONNECT, since for it the connection is lost.
-    fn close(&mut self, reason: CloseReason, text: &str, now_ms: u64) {
-        if self.leaving.is_some() {
-            return;
+    fn is_closing(&self) -> bool {
+        self.keeping.as_ref().is_some_and(|keeping| keeping.is_closing())
+    }
+
+    fn is_ending(&self) -> bool {
+        self.leaving.is_some() || self.is_closing()
+    }
+
+    /// Closes from this end, once the session is kept; the backend gets DISCONNECT, since for it the connection is lost.
+    fn close(&mut self, reason: CloseReason, text: &'static str, now_ms: u64) {
+        if !self.is_ending() {
+            self.close_kept(reason, text, now_ms);
         }
+    }
+
+    fn close_now(&mut self, reason: CloseReason, text: &str, now_ms: u64) {
         self.push(frames::encode_close(&Close::new(reason.close_code(), text).for_wire()));
         self.leave(reason, self.client, now_ms);
     }
@@ -430,7 +467,8 @@ impl<W: Wire, F: Feed> Run<W, F> {
         let can_act = self.leaving.is_some() || self.wire.has_room();
         let at_ms = [
             self.leaving.map(|leaving| leaving.until_ms),
-            (self.leaving.is_none() && self.listened).then(|| self.liveness.deadline_ms()),
+            (!self.is_ending() && self.listened).then(|| self.liveness.deadline_ms()),
+            self.keeping.as_ref().and_then(|keeping| keeping.due_ms()),
             self.exchange.deadline_ms().filter(|_| can_act),
         ];
         let Some(at_ms) = at_ms.into_iter().flatten().min() else { return Poll::Pending };

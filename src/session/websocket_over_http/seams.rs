@@ -4,6 +4,8 @@ use crate::bus::{Attached, Bus, BusError};
 use crate::hub::HubError;
 use crate::hub::shard::{Delivery, Shard, Subscription};
 use crate::model::channel::ChannelName;
+use crate::model::cursor::{CURSOR_CHANNELS_MAX, Cursor};
+use crate::model::position::Position;
 use crate::model::session::{SessionKind, Transport};
 use crate::proto::chunk::Chunk;
 use crate::server::Link;
@@ -57,13 +59,15 @@ pub trait Feed {
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// Lets the bus follow a channel, which can be joined then while the answer is held.
     fn attach(&self, channel: &ChannelName) -> BoxFuture<'static, Result<Attached, BusError>>;
-    /// Joins a channel from now on.
+    /// Joins a channel from now on, or from where the session was on it before it moved here.
     ///
     /// # Errors
     /// When there are too many channels in the hub.
     fn add(&mut self, channel: &ChannelName) -> Result<(), HubError>;
     /// Leaves a channel; whether the session was on it.
     fn remove(&mut self, channel: &ChannelName) -> bool;
+    /// The channels, and the place in each, as its client would have them back.
+    fn kept(&self) -> (Vec<ChannelName>, Cursor);
     /// Whether the session is to be dropped as it is.
     fn is_cut(&self) -> bool;
     /// Microseconds of the clock that messages are stamped by.
@@ -75,17 +79,24 @@ pub struct HubFeed {
     subscription: Subscription,
     shard: Rc<Shard>,
     bus: Arc<dyn Bus>,
+    /// Where the session was before it moved here, on channels that its backend has not named again.
+    before: Vec<(ChannelName, Position)>,
 }
 
 impl HubFeed {
-    /// A place in no channel yet, of a session of a route.
+    /// A place in no channel yet, of a session of a route. `before` is where it was on an instance before.
     ///
     /// # Errors
     /// When the hub takes no more.
-    pub fn new(shard: Rc<Shard>, bus: Arc<dyn Bus>, route: &str) -> Result<Self, HubError> {
+    pub fn new(
+        shard: Rc<Shard>,
+        bus: Arc<dyn Bus>,
+        route: &str,
+        before: Vec<(ChannelName, Position)>,
+    ) -> Result<Self, HubError> {
         let mut subscription = shard.subscribe(&[], None, crate::hub::shard::Start::Now)?;
         subscription.label(SessionKind::Push(Transport::WebSocket), route);
-        Ok(Self { subscription, shard, bus })
+        Ok(Self { subscription, shard, bus, before })
     }
 }
 
@@ -100,15 +111,34 @@ impl Feed for HubFeed {
 
     fn attach(&self, channel: &ChannelName) -> BoxFuture<'static, Result<Attached, BusError>> {
         let (bus, channels) = (Arc::clone(&self.bus), [channel.clone()]);
-        Box::pin(async move { bus.attach(&channels, None).await })
+        let before = self.before.iter().find(|(known, _)| known == channel);
+        let cursor = before.map(|(channel, position)| Cursor::one(channel, *position));
+        Box::pin(async move { bus.attach(&channels, cursor.as_ref()).await })
     }
 
     fn add(&mut self, channel: &ChannelName) -> Result<(), HubError> {
-        self.subscription.add(channel)
+        match self.before.iter().position(|(known, _)| known == channel) {
+            Some(at) => {
+                let (channel, position) = self.before.swap_remove(at);
+                self.subscription.add_at(&channel, position)
+            }
+            None => self.subscription.add(channel),
+        }
     }
 
     fn remove(&mut self, channel: &ChannelName) -> bool {
+        self.before.retain(|(known, _)| known != channel);
         self.subscription.remove(channel)
+    }
+
+    fn kept(&self) -> (Vec<ChannelName>, Cursor) {
+        let (mut channels, cursor) = (self.subscription.channels(), self.subscription.cursor());
+        let here = channels.iter().filter_map(|channel| Some((channel, cursor.position(channel)?)));
+        let before = self.before.iter().map(|(channel, position)| (channel, *position));
+        let cursor = Cursor::of(here.chain(before).take(CURSOR_CHANNELS_MAX));
+        channels.extend(self.before.iter().map(|(channel, _)| channel.clone()));
+        channels.truncate(CURSOR_CHANNELS_MAX);
+        (channels, cursor)
     }
 
     fn is_cut(&self) -> bool {

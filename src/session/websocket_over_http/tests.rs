@@ -9,6 +9,7 @@ use crate::hub::HubError;
 use crate::hub::log::Entry;
 use crate::hub::shard::Delivery;
 use crate::model::channel::ChannelName;
+use crate::model::cursor::Cursor;
 use crate::model::message::{Data, Message};
 use crate::model::position::Position;
 use crate::model::session::{CloseReason, Gap, GapReason};
@@ -264,6 +265,11 @@ impl Feed for TestHub {
         true
     }
 
+    fn kept(&self) -> (Vec<ChannelName>, Cursor) {
+        let channels = self.0.channels.borrow();
+        (channels.iter().map(|name| ChannelName::new(name).expect("a name")).collect(), Cursor::default())
+    }
+
     fn now_us(&self) -> u64 {
         0
     }
@@ -314,7 +320,7 @@ impl Stage {
         async move {
             let mut head = http::Response::new(());
             *head.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            open_with(&client, head, settings, backend, Metrics::new().worker(), hub).await
+            open_with(&client, head, settings, backend, Metrics::new().worker(), hub, Moving::default()).await
         }
     }
 
