@@ -180,7 +180,10 @@ async fn a_backend_that_takes_no_events_gets_none() {
         let shown = answer.json()["detail"].as_str().expect("a detail").to_owned();
         assert!(shown.contains(detail), "{shown}");
     }
-    assert_eq!(stage.proxy.logged("backend takes no events").len(), denials.len());
+    // The log is read a moment after it was written.
+    crate::support::wait_for("each denial's line", || {
+        (stage.proxy.logged("backend takes no events").len() == denials.len()).then_some(())
+    });
     // Who gives no answer is asked again, too, and was told nothing.
     let opening = Socket::try_open(Http::H1, stage.at(Http::H1), "/slow", &[]);
     let (opened, asked) = tokio::join!(opening, stage.backend.asked());
