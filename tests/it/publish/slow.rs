@@ -190,9 +190,10 @@ async fn a_stalled_stream_holds_up_no_other_on_its_connection() {
     }
     assert!(!live.text.contains("event: gap"));
     stalled.read_until("{\"n\":39,").await;
-    assert_eq!(stalled.text.matches("event: gap").count(), 1, "it is told what it missed");
-    let first: usize = stalled.text.split("event: gap").nth(1).map_or(0, |after| after.matches("{\"n\":").count());
-    assert!((10..39).contains(&first), "{first} events after the gap are what the channel kept");
+    // Once as a rule; again where it fell behind while it heard of the first.
+    assert!(stalled.text.contains("event: gap"), "it is told what it missed");
+    let last: usize = stalled.text.rsplit("event: gap").next().map_or(0, |after| after.matches("{\"n\":").count());
+    assert!((1..39).contains(&last), "{last} events after the gap are what the channel kept");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use tokio::process::{Child, Command};
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
+const STARTS_MAX: usize = 5;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a page may take to show something; a loaded machine is slow.
 const SHOW_TIMEOUT: Duration = Duration::from_secs(60);
@@ -96,8 +97,18 @@ impl Browser {
     }
 }
 
-/// The driver picks a free port by itself and says which.
+/// Starts the driver. It ends at once where another process takes the port that it picked: then another try.
 async fn start_driver() -> (Child, u16) {
+    for _ in 0..STARTS_MAX {
+        if let Some(started) = try_start_driver().await {
+            return started;
+        }
+    }
+    panic!("the driver ended at once, {STARTS_MAX} times");
+}
+
+/// The driver picks a free port by itself and says which; `None` if it ended without having one.
+async fn try_start_driver() -> Option<(Child, u16)> {
     let mut driver = Command::new(CHROMEDRIVER)
         .arg("--port=0")
         .stdin(Stdio::null())
@@ -110,12 +121,12 @@ async fn start_driver() -> (Child, u16) {
     let waiting = async {
         while let Some(line) = lines.next_line().await.expect("its output is text") {
             if let Some((_, port)) = line.split_once("started successfully on port ") {
-                return port.trim_end_matches('.').parse().expect("a port");
+                return Some(port.trim_end_matches('.').parse().expect("a port"));
             }
         }
-        panic!("the driver ended at once");
+        None
     };
-    let port = tokio::time::timeout(START_TIMEOUT, waiting).await.expect("the driver starts in time");
+    let port = tokio::time::timeout(START_TIMEOUT, waiting).await.expect("the driver starts in time")?;
     tokio::task::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    (driver, port)
+    Some((driver, port))
 }
