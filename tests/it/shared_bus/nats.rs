@@ -7,6 +7,10 @@ use crate::support::nats_server::NatsServer;
 use crate::support::proxy::Proxy;
 use serde_json::json;
 use std::net::SocketAddr;
+use tokio::sync::Mutex;
+
+/// Each of these servers syncs its disk: one at a time, so that none waits for the others.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 async fn instances(nats: &NatsServer, count: usize) -> Vec<Proxy> {
     let bus = format!("nats: {{ url: \"nats://{}\" }}", nats.address());
@@ -19,6 +23,7 @@ async fn instances(nats: &NatsServer, count: usize) -> Vec<Proxy> {
 
 #[tokio::test]
 async fn what_is_published_on_any_is_seen_on_all_in_order() {
+    let _turn = TURN.lock().await;
     let nats = NatsServer::start();
     let fleet = instances(&nats, 3).await;
     let crowd = Crowd::gather(&all(&fleet, "http"), "c", 12).await;
@@ -30,6 +35,7 @@ async fn what_is_published_on_any_is_seen_on_all_in_order() {
 
 #[tokio::test]
 async fn ids_and_conditions_count_on_every_instance() {
+    let _turn = TURN.lock().await;
     let nats = NatsServer::start();
     let fleet = instances(&nats, 2).await;
     let (a, b) = (fleet[0].address("publish"), fleet[1].address("publish"));
@@ -52,6 +58,7 @@ async fn ids_and_conditions_count_on_every_instance() {
 
 #[tokio::test]
 async fn nats_comes_back_with_its_data_and_nothing_is_lost() {
+    let _turn = TURN.lock().await;
     let mut nats = NatsServer::start();
     let fleet = instances(&nats, 2).await;
     let crowd = Crowd::gather(&all(&fleet, "http"), "c", 8).await;
@@ -75,6 +82,7 @@ async fn nats_comes_back_with_its_data_and_nothing_is_lost() {
 
 #[tokio::test]
 async fn nats_comes_back_without_its_data_and_a_gap_is_announced() {
+    let _turn = TURN.lock().await;
     let mut nats = NatsServer::start();
     let fleet = instances(&nats, 2).await;
     let crowd = Crowd::gather(&all(&fleet, "http"), "c", 8).await;
@@ -97,6 +105,7 @@ async fn nats_comes_back_without_its_data_and_a_gap_is_announced() {
 
 #[tokio::test]
 async fn nats_that_stands_still_is_noticed_and_caught_up_with() {
+    let _turn = TURN.lock().await;
     let nats = NatsServer::start();
     let fleet = instances(&nats, 2).await;
     let crowd = Crowd::gather(&all(&fleet, "http"), "c", 8).await;
