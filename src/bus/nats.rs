@@ -13,6 +13,7 @@ mod connect;
 mod follow;
 mod follower;
 mod journal;
+mod newest;
 mod presence;
 mod run;
 pub mod store;

@@ -5,6 +5,7 @@
 //! that an instance gets the channels it has sessions for, and no others.
 
 use crate::bus::envelope;
+use crate::bus::nats::newest::{count_of, newest_of};
 use crate::bus::nats::subject;
 use crate::bus::settings::NatsSettings;
 use crate::hub::clock;
@@ -15,7 +16,7 @@ use async_nats::Client;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy, pull};
 use async_nats::jetstream::context::{GetStreamErrorKind, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{Config, Info, RawMessageErrorKind, Republish, Stream};
+use async_nats::jetstream::stream::{Config, Info, Republish, Stream};
 use async_nats::jetstream::{self, Context, ErrorCode};
 use futures_util::StreamExt;
 use std::collections::VecDeque;
@@ -213,11 +214,8 @@ impl Journal {
     /// # Errors
     /// When it can't be asked.
     pub async fn newest(&self, channel: &ChannelName) -> Result<Option<u64>, String> {
-        match self.stream.raw_message_builder().last_by_subject(self.subject(channel)).send().await {
-            Ok(message) => Ok(Some(message.sequence)),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(error.to_string()),
-        }
+        let newest = newest_of(&self.stream, &self.subject(channel)).await.map_err(|error| error.to_string())?;
+        Ok(newest.map(|message| message.sequence))
     }
 
     /// How many messages of the channel there are.
@@ -225,13 +223,7 @@ impl Journal {
     /// # Errors
     /// When it can't be asked.
     pub async fn count(&self, channel: &ChannelName) -> Result<usize, String> {
-        let subject = self.subject(channel);
-        let mut subjects = self.stream.info_with_subjects(&subject).await.map_err(|error| error.to_string())?;
-        match subjects.next().await {
-            None => Ok(0),
-            Some(Ok((_, count))) => Ok(count),
-            Some(Err(error)) => Err(error.to_string()),
-        }
+        count_of(&self.stream, &self.subject(channel)).await.map_err(|error| error.to_string())
     }
 
     /// Reads the channel's messages after a number, at least up to `newest`; of them, keeps what the policy keeps.

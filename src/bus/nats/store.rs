@@ -1,17 +1,17 @@
 //! Sessions that wait for their clients, in a bucket of NATS's key-value store, whose entries expire.
 //!
 //! The bucket's stream is spoken to directly: an entry is read from its leader, never from a copy that may be behind,
-//! and each call is two requests: what is there, and a change of just that.
+//! and each call asks what is there, then changes just that.
 
 use crate::bus::BusError;
 use crate::bus::nats::journal::Journal;
+use crate::bus::nats::newest::{AskError, newest_of};
 use crate::bus::nats::{NatsBus, down};
 use crate::bus::store::{Put, SessionStore, StoreError, StoredSession};
 use crate::model::session_token::SessionKey;
-use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RawMessageErrorKind};
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,14 +107,14 @@ impl NatsStore {
     async fn newest(&self, journal: &Journal, key: &SessionKey) -> Result<Option<Entry>, StoreError> {
         let name = format!("KV_{}", self.bucket());
         let stream = journal.context().get_stream_no_info(name).await.map_err(|error| down(&error.to_string()))?;
-        match stream.raw_message_builder().last_by_subject(self.subject(key)).send().await {
+        match newest_of(&stream, &self.subject(key)).await {
             // An entry without a value marks one that was taken.
-            Ok(entry) => Ok(Some(Entry { sequence: entry.sequence, session: StoredSession::decode(&entry.payload) })),
-            Err(error) => match error.kind() {
-                RawMessageErrorKind::NoMessageFound => Ok(None),
-                RawMessageErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
-                _ => Err(down(&error.to_string()).into()),
-            },
+            Ok(entry) => {
+                Ok(entry
+                    .map(|entry| Entry { sequence: entry.sequence, session: StoredSession::decode(&entry.payload) }))
+            }
+            Err(AskError::NoStream) => Ok(None),
+            Err(error) => Err(down(&error.to_string()).into()),
         }
     }
 
