@@ -1,17 +1,17 @@
-//! Several instances on one Redis, or one NATS: what is published on any is seen on all, and what becomes of it when things fail.
+//! Several instances on one Redis, NATS or Kafka: what is published on any is seen on all, and what becomes of it when things fail.
 
 mod crowd;
 mod faults;
 mod kafka;
 mod nats;
 mod outage;
+mod promises;
 
 use crate::support::client::{Http, get, publish, send};
 use crate::support::events::Events;
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
 use crate::support::wait_for;
-use crowd::{Crowd, Publisher};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
@@ -71,11 +71,7 @@ async fn until_readiness(instance: &Proxy, status: &str) {
 async fn what_is_published_on_any_is_seen_on_all_in_order() {
     let redis = Redis::start();
     let fleet = instances(&redis, 3).await;
-    let crowd = Crowd::gather(&all(&fleet, "http"), "c", 12).await;
-    let mut publisher = Publisher::new(all(&fleet, "publish"), "c");
-    publisher.publish(200).await;
-    assert_eq!(publisher.refused(), 0);
-    crowd.check_whole(publisher.last()).await;
+    promises::all_see_all_in_order(&fleet, 200).await;
 }
 
 #[tokio::test]
@@ -116,26 +112,8 @@ async fn publishers_on_all_instances_are_seen_in_one_order() {
 async fn ids_and_conditions_count_on_every_instance() {
     let redis = Redis::start();
     let fleet = instances(&redis, 2).await;
-    let (a, b) = (fleet[0].address("publish"), fleet[1].address("publish"));
-    let event = r#"{"channel":"c","id":"1","data":"x"}"#;
-    let (first, again) = (publish(a, event).await.json(), publish(b, event).await.json());
-    assert_eq!(first["results"][0]["duplicate"], false);
-    assert_eq!(
-        (&again["results"][0]["duplicate"], &again["results"][0]["position"]),
-        (&json!(true), &first["results"][0]["position"])
-    );
-    let position = first["results"][0]["position"].as_str().expect("a position").to_owned();
-    let conditional = async |at: SocketAddr| {
-        let fields = [("content-type", "application/json"), ("if-match", position.as_str())];
-        let body = r#"{"channel":"c","data":"y"}"#;
-        send(Http::H1, at, crate::support::client::post(at, "/v1/events", &fields, body)).await
-    };
-    let (one, other) = tokio::join!(conditional(a), conditional(b));
-    let mut statuses = [one.status.as_u16(), other.status.as_u16()];
-    statuses.sort_unstable();
-    assert_eq!(statuses, [200, 412]);
-    let (won, lost) = if one.status == 200 { (one.json(), other.json()) } else { (other.json(), one.json()) };
-    assert_eq!(lost["position"], won["results"][0]["position"]);
+    let position = promises::an_id_counts_everywhere(&fleet).await;
+    promises::one_condition_wins(&fleet, &position).await;
 }
 
 #[tokio::test]

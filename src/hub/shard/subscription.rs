@@ -243,15 +243,6 @@ impl Subscription {
         self.shard.state.borrow().readers[self.key as usize].end()
     }
 
-    /// Joins another channel from a place on, such as where the session was before it moved here: what is gone since is a
-    /// gap.
-    ///
-    /// # Errors
-    /// When there are too many channels in the hub.
-    pub fn add_at(&mut self, channel: &ChannelName, position: Position) -> Result<(), HubError> {
-        self.join(channel, Some(Some(position)), Start::Now)
-    }
-
     /// Leaves a channel; whether the session was on it.
     pub fn remove(&mut self, channel: &ChannelName) -> bool {
         let Some(index) = self.index_of(channel) else { return false };

@@ -120,7 +120,7 @@ impl Feed for HubFeed {
         match self.before.iter().position(|(known, _)| known == channel) {
             Some(at) => {
                 let (channel, position) = self.before.swap_remove(at);
-                self.subscription.add_at(&channel, position)
+                self.subscription.go_on(&channel, Some(position))
             }
             None => self.subscription.add(channel),
         }

@@ -2,49 +2,32 @@
 //!
 //! The mock cluster answers who waits for new records at the end of the wait only, which is half a second: few are published.
 
+use super::all;
 use super::crowd::{Crowd, Publisher};
-use super::{all, instance_on, metric, until_readiness};
+use super::promises::{self, instances_on};
 use crate::support::client::{Http, post, publish, send, within};
 use crate::support::kafka::Kafka;
 use crate::support::proxy::Proxy;
 use crate::support::websocket::WebSocket;
-use serde_json::json;
 
 const V1: [(&str, &str); 1] = [("sec-websocket-protocol", "pushbridge.v1.json")];
 
 async fn instances(kafka: &Kafka, count: usize) -> Vec<Proxy> {
-    let bus = format!("kafka: {{ brokers: [\"{}\"] }}", kafka.address());
-    let fleet = futures_util::future::join_all((0..count).map(|_| instance_on(&bus))).await;
-    for instance in &fleet {
-        until_readiness(instance, "ready").await;
-    }
-    fleet
+    instances_on(&format!("kafka: {{ brokers: [\"{}\"] }}", kafka.address()), count).await
 }
 
 #[tokio::test]
 async fn what_is_published_on_any_is_seen_on_all_in_order() {
     let kafka = Kafka::start();
     let fleet = instances(&kafka, 2).await;
-    let crowd = Crowd::gather(&all(&fleet, "http"), "c", 8).await;
-    let mut publisher = Publisher::new(all(&fleet, "publish"), "c");
-    publisher.publish(12).await;
-    assert_eq!(publisher.refused(), 0);
-    crowd.check_whole(publisher.last()).await;
+    promises::all_see_all_in_order(&fleet, 12).await;
 }
 
 #[tokio::test]
 async fn ids_count_on_every_instance_and_conditions_are_refused_by_name() {
     let kafka = Kafka::start();
     let fleet = instances(&kafka, 2).await;
-    let (a, b) = (fleet[0].address("publish"), fleet[1].address("publish"));
-    let event = r#"{"channel":"c","id":"1","data":"x"}"#;
-    let (first, again) = (publish(a, event).await.json(), publish(b, event).await.json());
-    assert_eq!(first["results"][0]["duplicate"], false);
-    assert_eq!(
-        (&again["results"][0]["duplicate"], &again["results"][0]["position"]),
-        (&json!(true), &first["results"][0]["position"])
-    );
-    let position = first["results"][0]["position"].as_str().expect("a position").to_owned();
+    let (a, position) = (fleet[0].address("publish"), promises::an_id_counts_everywhere(&fleet).await);
     let fields = [("content-type", "application/json"), ("if-match", position.as_str())];
     let refused = send(Http::H1, a, post(a, "/v1/events", &fields, r#"{"channel":"c","data":"y"}"#)).await;
     assert_eq!(refused.status, 501, "{}", refused.text());
@@ -60,19 +43,11 @@ async fn kafka_comes_back_with_its_data_and_nothing_is_lost() {
     let mut publisher = Publisher::new(all(&fleet, "publish"), "c");
     publisher.publish(4).await;
     kafka.kill();
-    for instance in &fleet {
-        until_readiness(instance, "degraded").await;
-        let answer = publish(instance.address("publish"), r#"{"channel":"c","data":"refused"}"#).await;
-        assert_eq!((answer.status.as_u16(), answer.field("retry-after")), (503, "1"));
-        assert_eq!(metric(instance, "pushbridge_bus_connected").await, 0.0);
-    }
+    promises::all_refuse_while_it_is_lost(&fleet).await;
     kafka.restart();
     publisher.publish(4).await;
     crowd.check_whole(publisher.last()).await;
-    for instance in &fleet {
-        until_readiness(instance, "ready").await;
-        assert_eq!(instance.logged("bus lost; publishes are refused until it is back").len(), 1);
-    }
+    promises::all_are_back(&fleet).await;
 }
 
 #[tokio::test]
