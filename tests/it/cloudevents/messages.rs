@@ -93,6 +93,9 @@ async fn messages_wait_for_connected_and_for_each_other() {
 async fn a_message_waits_for_a_backend_that_is_down() {
     let mut stage = Stage::validated().await;
     let mut socket = stage.open(Http::H1, "").await;
+    // No connection is kept: what is sent on one just when it closes may have been processed, and is not sent again.
+    socket.send(TEXT, "last").await;
+    stage.message("last").await.answer(200, &[TEXT_PLAIN, ("connection", "close")], "");
     stage.backend.go_down().await;
     socket.send(TEXT, "patient").await;
     while stage.proxy.logged("upstream attempt failed").is_empty() && !failed_to_connect(&stage).await {
