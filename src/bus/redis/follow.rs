@@ -237,7 +237,6 @@ impl Follows {
         for name in names {
             if let Some(followed) = state.channels.get_mut(name) {
                 followed.phase = Phase::Reading;
-                followed.reading = None;
                 state.enqueue(name);
             }
         }
