@@ -6,11 +6,12 @@
 # make test-charts         the Helm charts alone (helm 3 and 4, kubernetes-validate, promtool)
 # make test-kafka          Kafka's bus on Apache Kafka itself (needs Java 17 and Maven; part of make test where both are there)
 # make test-image          builds the image and runs the rendered Deployment with podman (needs root; not a part of make test)
+# make bench-buses         writes what each bus costs into docs/performance.md (Redis, NATS, and Kafka where it is installed)
 # make demo                the trading desk, on https://127.0.0.1:8443/
 
 CARGO ?= cargo
 
-.PHONY: test lint bench bench-load bench-instructions bench-memory demo tools test-charts test-image test-kafka
+.PHONY: test lint bench bench-load bench-instructions bench-memory bench-buses demo tools test-charts test-image test-kafka
 
 # The whole-program tests come last: their summary ends the output. The browser tests need Chromium.
 test: tools lint test-charts
@@ -57,6 +58,11 @@ bench-instructions: tools
 
 bench-memory:
 	python3 bench/memory.py
+
+bench-buses: bench-load
+	$(CARGO) build --release
+	scripts/install-kafka
+	python3 bench/buses.py
 
 demo:
 	$(CARGO) run --release -- demo
