@@ -476,3 +476,92 @@ impl Follows {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::HubLimits;
+    use crate::hub::clock::Clock;
+    use crate::model::message::{Data, Message};
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    struct World {
+        follows: Follows,
+        channel: Arc<Channel>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let hub = Hub::new(1, Clock::start(), HubLimits::default(), Arc::default());
+            let channel = hub.open(&ChannelName::new("c").expect("a name")).expect("room");
+            Self { follows: Follows::new(hub, Arc::default()), channel }
+        }
+
+        fn want(&self, cursor: Option<Position>) -> oneshot::Receiver<()> {
+            match self.follows.want(&self.channel, cursor) {
+                Wanted::Soon(told) => told,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn subscribe(&self) {
+            assert_eq!(self.follows.work(1, 1).subscribe, [self.channel.name.clone()]);
+            self.follows.subscribed(std::slice::from_ref(&self.channel.name));
+        }
+
+        fn begin(&self) -> Reading {
+            assert_eq!(self.follows.work(1, 1).read, [self.channel.name.clone()]);
+            self.follows.begin(&self.channel.name).expect("it is to be read").0
+        }
+
+        /// Takes the channel's messages up to this one, and ends the reading.
+        fn read_to(&self, reading: Reading, offset: u64) {
+            let entries = (self.channel.last().offset + 1..=offset).map(stored).collect();
+            let page = Page { last: at(offset), past: Vec::new(), entries };
+            self.follows.page(&self.channel.name, reading, page);
+            self.follows.finish(&self.channel.name, reading);
+        }
+    }
+
+    fn at(offset: u64) -> Position {
+        Position { epoch: 1, offset }
+    }
+
+    fn stored(offset: u64) -> Stored {
+        let channel = ChannelName::new("c").expect("a name");
+        let data = Data::Text("x".into());
+        let message = Message { channel, id: None, event: None, data, cloudevent: None, grip: None };
+        Stored { offset, taken_ms: offset, envelope: envelope::encode(&message) }
+    }
+
+    #[test]
+    fn who_comes_while_a_history_is_read_waits_for_the_next_reading() {
+        let world = World::new();
+        let mut first = world.want(None);
+        world.subscribe();
+        let reading = world.begin();
+        let mut second = world.want(Some(at(2)));
+        assert_eq!(world.follows.work(1, 1), Work::default(), "one reading at a time");
+        world.read_to(reading, 1);
+        assert_eq!((first.try_recv(), second.try_recv()), (Ok(()), Err(TryRecvError::Empty)));
+        let reading = world.begin();
+        world.read_to(reading, 2);
+        assert_eq!(second.try_recv(), Ok(()));
+        assert!(matches!(world.follows.want(&world.channel, Some(at(2))), Wanted::Current));
+    }
+
+    #[test]
+    fn a_reading_from_before_the_subscription_counts_for_nothing() {
+        let world = World::new();
+        let mut told = world.want(None);
+        world.subscribe();
+        let early = world.begin();
+        world.follows.doubt_one(&world.channel.name, Some(()));
+        world.subscribe();
+        let reading = world.begin();
+        world.read_to(early, 1);
+        assert_eq!((told.try_recv(), world.channel.last().offset), (Err(TryRecvError::Empty), 0));
+        world.read_to(reading, 2);
+        assert_eq!((told.try_recv(), world.channel.last()), (Ok(()), at(2)));
+    }
+}

@@ -269,7 +269,7 @@ impl World {
 
     /// As `run::receive`.
     fn deliver(&mut self, instance: usize) {
-        for _ in 0..=self.dice.below(6) {
+        for _ in 0..=self.dice.below(16) {
             let instance = &mut self.instances[instance];
             let Some(push) = instance.pushes.pop_front() else { break };
             if std::mem::take(&mut instance.overflow) {
@@ -448,6 +448,13 @@ impl World {
 
     /// A client goes to another instance, which may not have heard yet of what it has.
     fn move_on(&mut self, client: usize, instance: usize) {
+        let Some((from, _)) = self.clients[client].session else { return };
+        if self.dice.one_in(2) {
+            self.publish();
+            while !self.instances[from].pushes.is_empty() {
+                self.deliver(from);
+            }
+        }
         self.read(client);
         self.clients[client].session = None;
         self.connect(client, instance);
