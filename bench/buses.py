@@ -46,7 +46,7 @@ log.dirs={folder}/data
 
 # One event a call shows what a message costs that nothing is shared with; 100 lines a call, what a stream of them does.
 LOADS = [
-    ("one event a call, 200 a second", ["--rate", 200, "--messages", 3000, "--warm-up", 200]),
+    ("one event a call, 200 a second", ["--rate", 200, "--messages", 2000, "--warm-up", 200]),
     ("100 lines a call, as fast as they are taken", ["--burst", 100, "--batch", "lines", "--messages", 20_000, "--warm-up", 1000]),
 ]
 STOCKS = ["--rate", 5000, "--burst", 50, "--batch", "lines", "--messages", 50_000, "--warm-up", 5000, "--channels", 1000,
