@@ -38,7 +38,7 @@ OWNERS = [
     (r"pushbridge::server::(limits|date)", "connection limits"),
     (r"h2::", "HTTP/2 machine (h2)"),
     (r"hyper::|hyper_util::|httparse::", "HTTP/1.1 machine (hyper)"),
-    (r"http::|bytes::.*head", "head"),
+    (r"\bhttp::|bytes::.*head", "head"),
     (r"pushbridge::session::", "the session"),
     (r"pushbridge::server::h2", "the HTTP/2 connection's task"),
     (r"pushbridge::server::link|pushbridge::server::h1", "the session's task, with its link"),
@@ -51,13 +51,15 @@ OWNERS = [
 class Heap:
     """A watched pushbridge."""
 
-    def __init__(self, program, name):
-        self.server = servers.Pushbridge()
+    def __init__(self, program, name, grip):
+        self.server = servers.PushbridgeGrip() if grip else servers.Pushbridge()
         self.server.folder = FOLDER / name
         shutil.rmtree(self.server.folder, ignore_errors=True)
         self.server.folder.mkdir(parents=True)
         self.server.certificate("key.pem", "cert.pem")
-        self.server.file("pushbridge.yaml", servers.PUSHBRIDGE_YAML)
+        self.server.file("pushbridge.yaml", servers.PUSHBRIDGE_YAML_HEAD + self.server.routes)
+        if grip:
+            self.server.backend()
         self.out = self.server.folder / "heap.json"
         log = open(self.server.folder / "pushbridge.log", "wb")
         self.process = subprocess.Popen(
@@ -97,10 +99,10 @@ def connect(port, context=None):
     return context.wrap_socket(plain) if context else plain
 
 
-def held_by_head(port, fields, end, context=None):
-    """A session on an HTTP/1.1 connection of its own."""
+def held_by_head(port, fields, end, context=None, path="/any/channel"):
+    """A session on an HTTP/1.1 connection of its own; `end` is what is read before the next one begins."""
     held = connect(port, context)
-    held.sendall(f"GET /any/channel HTTP/1.1\r\nHost: a\r\n{fields}\r\n".encode())
+    held.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n".encode())
     read = b""
     while end not in read:
         part = held.recv(4096)
@@ -140,16 +142,20 @@ def held_streams(port):
     return [held]
 
 
+# What, how many a connection, how one is held, whether a GRIP backend holds it.
 KINDS = [
-    ("SSE, HTTP/1.1", 1, lambda ports: held_by_head(ports["http"], SSE_HEAD, b"id: ")),
-    ("WebSocket, HTTP/1.1", 1, lambda ports: held_by_head(ports["http"], WS_HEAD, b"\r\n\r\n")),
-    ("SSE over TLS", 1, lambda ports: held_by_head(ports["tls"], SSE_HEAD, b"id: ", tls("http/1.1"))),
-    ("HTTP/2 stream, 100 a connection", STREAMS, lambda ports: held_streams(ports["tls"])),
+    ("SSE, HTTP/1.1", 1, lambda ports: held_by_head(ports["http"], SSE_HEAD, b"id: "), False),
+    ("WebSocket, HTTP/1.1", 1, lambda ports: held_by_head(ports["http"], WS_HEAD, b"\r\n\r\n"), False),
+    ("SSE over TLS", 1, lambda ports: held_by_head(ports["tls"], SSE_HEAD, b"id: ", tls("http/1.1")), False),
+    ("HTTP/2 stream, 100 a connection", STREAMS, lambda ports: held_streams(ports["tls"]), False),
+    ("GRIP stream", 1, lambda ports: held_by_head(ports["http"], SSE_HEAD, b"\r\n\r\n", path="/sse/channel"), True),
+    ("GRIP response", 1, lambda ports: held_by_head(ports["http"], "", b"", path="/lp/channel"), True),
+    ("WebSocket over HTTP", 1, lambda ports: held_by_head(ports["http"], WS_HEAD, b"\r\n\r\n", path="/ws/channel"), True),
 ]
 
 
-def live(program, name, each, hold, count):
-    heap = Heap(program, re.sub(r"\W+", "-", name.lower()))
+def live(program, name, each, hold, count, grip):
+    heap = Heap(program, re.sub(r"\W+", "-", name.lower()), grip)
     try:
         held = [connection for _ in range(count // each) for connection in hold(heap.server.ports)]
         time.sleep(SETTLE_S)
@@ -181,8 +187,8 @@ def size_class(size):
 def account(program):
     """For each kind, bytes a session by owner."""
     kinds = {}
-    for name, each, hold in KINDS:
-        few, many = (live(program, name, each, hold, count) for count in [FEW, MANY])
+    for name, each, hold, grip in KINDS:
+        few, many = (live(program, name, each, hold, count, grip) for count in [FEW, MANY])
         owners, details = {}, []
         for at in few.keys() | many.keys():
             size, blocks = (many.get(at, (0, 0))[part] - few.get(at, (0, 0))[part] for part in [0, 1])

@@ -14,8 +14,8 @@ import servers
 
 DOCUMENT = servers.ROOT / "docs" / "performance.md"
 PLOTS = servers.ROOT / "docs" / "performance"
-ORDER = ["echo", "pushbridge", "nchan", "nginx", "pushpin"]
-NAMES = {"echo": "floor", "pushbridge": "pushbridge", "nchan": "nchan", "nginx": "nginx", "pushpin": "Pushpin"}
+ORDER = ["echo", "pushbridge", "pushbridge-grip", "nchan", "nginx", "pushpin"]
+NAMES = {"echo": "floor", "pushbridge": "pushbridge", "pushbridge-grip": "pushbridge", "nchan": "nchan", "nginx": "nginx", "pushpin": "Pushpin"}
 
 
 def load(folder):
@@ -77,7 +77,7 @@ def goal_table(runs):
     for goal in rows.GOALS:
         name, pick, form = FIGURES[goal["figure"]]
         of = lambda row, peer: pick(runs[row, peer], goal["figure"]) if (row, peer) in runs else None
-        ours = of(goal["row"], "pushbridge")
+        ours = of(goal["row"], goal.get("server", "pushbridge"))
         others = {peer: of(goal["row"], peer) for peer in ["echo", "nchan", "nginx", "pushpin"]}
         bound, basis = goal["most"], 1
         text = f"≤ {bound:,g}"
@@ -145,7 +145,7 @@ def session_table(runs):
     """Memory and the cost of a beginning: the rows with one channel."""
     lines = []
     for row in rows.ROWS:
-        if row["command"] != "fan-out" or not re.fullmatch(r"(sse|ws|lp|sse-tls|sse-h2)-\d+k", row["name"]):
+        if row["command"] != "fan-out" or not re.fullmatch(r"(sse|ws|lp|sse-tls|sse-h2|grip-sse|grip-ws|grip-lp)-\d+k", row["name"]):
             continue
         title = row["title"]
         for peer in peers_of(runs, row):

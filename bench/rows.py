@@ -12,6 +12,7 @@ def requests(name, title, peers, kind, **options):
 ALL_PEERS = "echo pushbridge nchan pushpin"
 NO_PUSHPIN = "echo pushbridge nchan"
 H2_PEERS = "pushbridge nchan"
+GRIP_PEERS = "pushbridge-grip pushpin"
 
 FLOOD = {"channels": 20, "rate": 1250, "payload": 4096, "messages": 20_000, "warm_up": 1000}
 
@@ -31,6 +32,10 @@ ROWS = [
     fan_out("ws-10k", "WebSocket, 10,000 sessions", "websocket", ALL_PEERS, 10_000),
     fan_out("lp-1k", "long poll, 1,000 sessions", "long-poll", ALL_PEERS, 1000),
     fan_out("lp-10k", "long poll, 10,000 sessions", "long-poll", NO_PUSHPIN, 10_000, messages=20),
+    # A backend that speaks GRIP holds the clients: a stream, a WebSocket over HTTP, a response.
+    fan_out("grip-sse-1k", "GRIP: held streams, 1,000", "sse", GRIP_PEERS, 1000),
+    fan_out("grip-ws-1k", "GRIP: bridged WebSockets, 1,000", "websocket", GRIP_PEERS, 1000),
+    fan_out("grip-lp-1k", "GRIP: held responses, 1,000", "long-poll", GRIP_PEERS, 1000),
     # The same fan-out while other channels merely exist, each with a session.
     fan_out("channels-1", "1,000 streams on one channel, no other", "sse-h2", "pushbridge", 1000, tls=True, per_connection=250, messages=300),
     fan_out("channels-1000", "… and 1,000 more channels", "sse-h2", "pushbridge", 1000, tls=True, per_connection=250, messages=300, bystanders=1000),
@@ -68,6 +73,12 @@ GOALS = [
     {"row": "proxy", "figure": "unit_cpu_us", "most": 1.2, "times": "nginx"},
     {"row": "sse-10k", "figure": "connect_cpu_us", "most": 35},
     {"row": "sse-tls-1k", "figure": "connect_cpu_us", "most": 150},
+    {"row": "grip-sse-1k", "figure": "delivery_cpu_us", "most": 0.25, "times": "pushpin", "server": "pushbridge-grip"},
+    {"row": "grip-sse-1k", "figure": "idle_bytes", "most": 0.1, "times": "pushpin", "server": "pushbridge-grip"},
+    {"row": "grip-ws-1k", "figure": "delivery_cpu_us", "most": 0.25, "times": "pushpin", "server": "pushbridge-grip"},
+    {"row": "grip-ws-1k", "figure": "idle_bytes", "most": 0.1, "times": "pushpin", "server": "pushbridge-grip"},
+    {"row": "grip-lp-1k", "figure": "delivery_cpu_us", "most": 0.25, "times": "pushpin", "server": "pushbridge-grip"},
+    {"row": "grip-lp-1k", "figure": "idle_bytes", "most": 0.1, "times": "pushpin", "server": "pushbridge-grip"},
     {"row": "slow-one", "figure": "latency_ms.p99", "most": 1.5, "times_row": "slow-none"},
 ]
 

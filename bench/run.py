@@ -21,7 +21,8 @@ RUN_S = 300
 KINDS = {"sse": "sse", "sse-h2": "sse", "websocket": "ws", "long-poll": "lp"}
 # Pushpin is slow enough to measure with less.
 LESS = {"pushpin": {"messages": 30}}
-PUSHPIN_LP = {"messages": 6, "warm_up": 1}
+# Where each message comes seconds after the one before.
+FEW_GAPS = {"messages": 6, "warm_up": 1}
 
 
 def fan_out(row, server):
@@ -30,8 +31,8 @@ def fan_out(row, server):
     options = {"messages": 100, "warm_up": 3} | row
     if "messages" not in row:
         options |= LESS.get(server.name, {})
-    if server.name == "pushpin" and kind == "lp":
-        options |= PUSHPIN_LP
+    if server.gap_ms and kind == "lp":
+        options |= FEW_GAPS
     command = ["--mode", row["mode"], "--url", f"{scheme}://127.0.0.1:{port}/{kind}/{{ch}}"]
     command += ["--publish-url", server.publish_url(), "--connect-rate", server.connect_rate]
     headers, body = server.publish_headers, server.publish_bodies.get(kind, "{payload}")

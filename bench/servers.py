@@ -21,7 +21,7 @@ JSON = "Content-Type: application/json"
 NDJSON = "Content-Type: application/x-ndjson"
 PORTS = ["http", "tls", "publish", "admin", "backend", "push", "sub", "command"]
 
-PUSHBRIDGE_YAML = """
+PUSHBRIDGE_YAML_HEAD = """
 listeners:
   - {{ name: http, address: "127.0.0.1:{http}" }}
   - name: tls
@@ -30,13 +30,20 @@ listeners:
 publish: {{ address: "127.0.0.1:{publish}" }}
 admin: {{ address: "127.0.0.1:{admin}" }}
 upstreams: {{ backend: {{ servers: ["http://127.0.0.1:{backend}"] }} }}
-routes:
+limits: {{ connections: {connections}, connections_per_ip: {connections}, channels: 1000000 }}
+runtime: {{ workers: {workers} }}
+routes:"""
+PUSH_ROUTES_YAML = """
   - {{ name: proxied, match: {{ path: /kilobyte }}, proxy: {{ upstream: backend }} }}
   - name: pushed                    # the request chooses the transport
     match: {{ path: "/{{kind}}/{{channel}}" }}
     push: {{ channels: ["{{channel}}"] }}
-limits: {{ connections: {connections}, connections_per_ip: {connections}, channels: 1000000 }}
-runtime: {{ workers: {workers} }}
+"""
+
+# The routes of a backend that speaks GRIP, as Pushpin has it.
+GRIP_ROUTES_YAML = """
+  - {{ name: bridged, match: {{ path: "/ws/{{channel}}" }}, websocket: {{ upstream: backend }} }}
+  - {{ name: held, match: {{ path: /** }}, proxy: {{ upstream: backend, grip: true }} }}
 """
 
 # More connections than files: nginx drops idle ones when under a sixteenth of them is free.
@@ -161,8 +168,7 @@ class Server:
         self.folder.mkdir(parents=True)
         try:
             if self.needs_backend:
-                self.spawn([LOAD, "backend", "--address", f"127.0.0.1:{self.ports['backend']}"], "backend", "1")
-                self.wait_for("backend")
+                self.backend()
             self.pid = self.start()
         except BaseException:
             self.__exit__()
@@ -179,6 +185,10 @@ class Server:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)  # its own group: see spawn
                 process.wait()
+
+    def backend(self):
+        self.spawn([LOAD, "backend", "--address", f"127.0.0.1:{self.ports['backend']}"], "backend", "1")
+        self.wait_for("backend")
 
     def spawn(self, command, log, cpus):
         out = open(self.folder / f"{log}.log", "wb")
@@ -239,6 +249,7 @@ class Pushbridge(Server):
     publish_bodies = {"sse": event, "ws": event, "lp": event}
     accept = "application/json"
     needs_backend = True
+    routes = PUSH_ROUTES_YAML
 
     @staticmethod
     def is_there():
@@ -246,10 +257,38 @@ class Pushbridge(Server):
 
     def start(self):
         self.certificate("key.pem", "cert.pem")
-        self.file("pushbridge.yaml", PUSHBRIDGE_YAML)
+        self.file("pushbridge.yaml", PUSHBRIDGE_YAML_HEAD + self.routes)
         pid = self.spawn([PUSHBRIDGE, "run", "--config", "pushbridge.yaml"], "pushbridge", self.cpus)
         self.wait_for("http", "tls", "publish")
         return pid
+
+
+def grip_item(formats):
+    return '{"items":[{"channel":"{ch}","formats":{' + formats + "}}]}"
+
+
+GRIP_BODIES = {
+    "sse": grip_item('"http-stream":{"content":"data: {payload}\\n\\n"}'),
+    "ws": grip_item('"ws-message":{"content":"{payload}"}'),
+    "lp": grip_item('"http-response":{"body":"{payload}\\n"}'),
+}
+# For long polls: a GRIP backend that keeps no messages has none for those between two polls.
+GRIP_GAP_MS = 4000
+# What Pushpin bears, and so what is asked of both: it answers 502 when pressed.
+GRIP_CONNECT_RATE = 500
+
+
+class PushbridgeGrip(Pushbridge):
+    """pushbridge in front of the backend that Pushpin has; its backend's CPU time is not counted either."""
+
+    name = "pushbridge-grip"
+    publish_path = "/publish/"
+    publish_headers = []
+    publish_bodies = GRIP_BODIES
+    accept = None
+    connect_rate = GRIP_CONNECT_RATE
+    gap_ms = GRIP_GAP_MS
+    routes = GRIP_ROUTES_YAML
 
 
 class Nchan(Server):
@@ -289,22 +328,14 @@ class Nginx(Nchan):
         return pid
 
 
-def grip_item(formats):
-    return '{"items":[{"channel":"{ch}","formats":{' + formats + "}}]}"
-
-
 class Pushpin(Server):
     """Pushpin 1 with Condure; its backend's CPU time is not counted."""
 
     name = "pushpin"
     publish_path = "/publish/"
-    publish_bodies = {
-        "sse": grip_item('"http-stream":{"content":"data: {payload}\\n\\n"}'),
-        "ws": grip_item('"ws-message":{"content":"{payload}"}'),
-        "lp": grip_item('"http-response":{"body":"{payload}\\n"}'),
-    }
-    connect_rate = 500  # it answers 502 when pressed
-    gap_ms = 4000  # for long polls: its backend keeps no messages for those between two polls
+    publish_bodies = GRIP_BODIES
+    connect_rate = GRIP_CONNECT_RATE
+    gap_ms = GRIP_GAP_MS
     needs_backend = True
 
     @staticmethod
@@ -327,4 +358,4 @@ class Pushpin(Server):
         return pid
 
 
-ALL = {server.name: server for server in [Echo, Pushbridge, Nchan, Nginx, Pushpin]}
+ALL = {server.name: server for server in [Echo, Pushbridge, PushbridgeGrip, Nchan, Nginx, Pushpin]}

@@ -20,13 +20,21 @@ use base64::prelude::BASE64_STANDARD;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, UPGRADE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, request};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 pub(in crate::gateway) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const WEBSOCKET: &str = "websocket";
+
+/// A request's path and query for requests that are made later: a copy, since what the head has is a part of the block
+/// that it was read into.
+pub(in crate::gateway) fn path_and_query(uri: &Uri) -> PathAndQuery {
+    let found = uri.path_and_query().and_then(|found| found.as_str().parse().ok());
+    found.unwrap_or_else(|| PathAndQuery::from_static("/"))
+}
 
 impl Inner {
     /// Answers a request on a proxy route. What would go on without an end does not begin while sessions end.

@@ -11,7 +11,7 @@ mod links;
 mod read;
 
 use crate::drain::Phase;
-use crate::gateway::forward::pass_back;
+use crate::gateway::forward::{self, pass_back};
 use crate::gateway::respond::ClientError;
 use crate::gateway::settings::{GripRoute, ProxyRoute};
 use crate::gateway::{Exchange, Inner};
@@ -66,7 +66,7 @@ impl Original {
     /// published, so that it is not asked to.
     pub(in crate::gateway) fn of(parts: &mut request::Parts, body: &Body) -> Self {
         parts.headers.remove(ACCEPT_ENCODING);
-        let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let target = forward::path_and_query(&parts.uri);
         Self {
             method: parts.method.clone(),
             target,

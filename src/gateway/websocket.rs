@@ -1,7 +1,7 @@
 //! A request on a `websocket` route: opens it at the backend, then bridges each message to a POST.
 
 use crate::gateway::comeback::Comeback;
-use crate::gateway::forward::{X_REQUEST_ID, hop};
+use crate::gateway::forward::{self, X_REQUEST_ID, hop};
 use crate::gateway::respond::ClientError;
 use crate::gateway::settings::{BridgeProtocol, GatewaySettings, WebSocketRoute};
 use crate::gateway::{Exchange, Inner, cors, grip};
@@ -49,7 +49,7 @@ impl Inner {
             upstreams: Rc::clone(&self.parts.upstreams),
             settings: Arc::clone(&self.parts.settings),
             upstream: Arc::clone(&route.upstream),
-            target: request.uri,
+            target: forward::path_and_query(&request.uri).into(),
         });
         if let BridgeProtocol::CloudEvents(settings) = &route.protocol {
             return self.cloudevents(route, settings, &request.headers, opened.head(), backend, exchange).await;

@@ -1,10 +1,11 @@
 //! The fields of a request that is made again later, kept in little memory: there is one for each held session.
 
+use crate::proto::packed_fields::PackedFields;
 use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, IF_MATCH, IF_MODIFIED_SINCE,
     IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
 /// Fields of a body or of the hop: they mean nothing to a request that is made later.
 const OF_THE_FIRST: [HeaderName; 10] = [
@@ -31,36 +32,20 @@ const OF_THE_TARGET: [HeaderName; 7] = [
     HeaderName::from_static("last-event-id"),
 ];
 
-/// Fields as one piece of memory.
+/// The fields of a request, for one that is made later.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Kept(Box<[u8]>);
+pub struct Kept(PackedFields);
 
 impl Kept {
     /// Keeps the fields for the same request again.
     pub fn new(fields: &HeaderMap) -> Self {
-        let mut bytes = Vec::with_capacity(512);
-        for (name, value) in fields {
-            if !OF_THE_FIRST.contains(name) && !name.as_str().starts_with("grip-") {
-                bytes.extend_from_slice(name.as_str().as_bytes());
-                bytes.push(b':');
-                bytes.extend_from_slice(value.as_bytes());
-                bytes.push(b'\n');
-            }
-        }
-        Self(bytes.into())
+        let is_kept = |name: &HeaderName| !OF_THE_FIRST.contains(name) && !name.as_str().starts_with("grip-");
+        Self(PackedFields::pack(fields.iter().filter(|(name, _)| is_kept(name))))
     }
 
     /// The fields again.
     pub fn fields(&self) -> HeaderMap {
-        let lines = self.0.split(|byte| *byte == b'\n').filter_map(|line| {
-            let (name, value) = line.split_at_checked(line.iter().position(|byte| *byte == b':')?)?;
-            Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(&value[1..]).ok()?))
-        });
-        let mut fields = HeaderMap::new();
-        for (name, value) in lines {
-            fields.append(name, value);
-        }
-        fields
+        self.0.unpack()
     }
 
     /// The fields for a request to another target.
@@ -82,8 +67,8 @@ impl Kept {
                 .iter()
                 .any(|name| line.strip_prefix(name.as_str().as_bytes()).is_some_and(|rest| rest.starts_with(b":")))
         };
-        let lines = self.0.split(|byte| *byte == b'\n');
-        let lines = lines.filter(|line| !is_of_target(line) && !OF_THE_WAY.iter().any(|name| line.starts_with(name)));
+        let lines =
+            self.0.lines().filter(|line| !is_of_target(line) && !OF_THE_WAY.iter().any(|name| line.starts_with(name)));
         lines.collect::<Vec<_>>().join(&b'\n')
     }
 }
@@ -91,6 +76,7 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     fn fields(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut fields = HeaderMap::new();

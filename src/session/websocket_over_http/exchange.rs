@@ -4,6 +4,7 @@
 //! any moment, also while OPEN is under way, and the backend must not keep a connection that no longer exists.
 
 use crate::model::session::CloseReason;
+use crate::proto::packed_fields::PackedFields;
 use crate::proto::websocket_over_http::bridge::{Action, AnswerError, Bridge, FromClient, Outcome};
 use crate::proto::websocket_over_http::close::Close;
 use crate::proto::websocket_over_http::meta::Meta;
@@ -34,7 +35,7 @@ struct Inner {
     backend: Rc<dyn Backend>,
     connection_id: Box<str>,
     /// The fields of each request, without meta.
-    fields: HeaderMap,
+    fields: PackedFields,
     asked: Option<LocalBoxFuture<'static, Result<Reply, BackendError>>>,
     answer_bytes_max: usize,
     timeline: Timeline,
@@ -77,7 +78,7 @@ impl Exchange {
             bridge: Bridge::new(settings.pings, meta),
             backend,
             connection_id: connection_id.into(),
-            fields,
+            fields: PackedFields::pack(&fields),
             asked: None,
             answer_bytes_max: ANSWER_BYTES_MAX.saturating_add(settings.message_bytes_max),
             timeline: Timeline::start(),
@@ -196,7 +197,7 @@ impl Inner {
     }
 
     fn ask(&mut self, body: Bytes) {
-        let mut fields = self.fields.clone();
+        let mut fields = self.fields.unpack();
         self.bridge.meta().echo(&mut fields);
         let post = self.backend.post(fields, body);
         let bytes_max = self.answer_bytes_max;
