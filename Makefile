@@ -4,12 +4,14 @@
 # make bench-instructions  counts instructions of the hot paths, against those accepted (part of make test)
 # make bench-memory        writes where each byte of a waiting session is into docs/performance.md
 # make test-charts         the Helm charts alone (helm 3 and 4, kubernetes-validate, promtool)
+# make test-kafka          Kafka's bus on Apache Kafka itself (needs Java 17 and Maven; part of make test where both are there)
 # make test-image          builds the image and runs the rendered Deployment with podman (needs root; not a part of make test)
+# make bench-buses         writes what each bus costs into docs/performance.md (Redis, NATS, and Kafka where it is installed)
 # make demo                the trading desk, on https://127.0.0.1:8443/
 
 CARGO ?= cargo
 
-.PHONY: test lint bench bench-load bench-instructions bench-memory demo tools test-charts test-image
+.PHONY: test lint bench bench-load bench-instructions bench-memory bench-buses demo tools test-charts test-image test-kafka
 
 # The whole-program tests come last: their summary ends the output. The browser tests need Chromium.
 test: tools lint test-charts
@@ -18,6 +20,7 @@ test: tools lint test-charts
 	$(CARGO) test --lib --bins
 	$(CARGO) test --lib --features kube endpoint_slices
 	python3 bench/instructions.py
+	@if scripts/install-kafka --there; then $(MAKE) test-kafka; fi
 	$(CARGO) test --test it
 
 lint:
@@ -42,6 +45,11 @@ test-charts: tools
 	$(CARGO) build
 	scripts/test-charts
 
+test-kafka:
+	scripts/install-kafka
+	$(CARGO) test --lib -- --ignored bus::kafka::tests::broker
+	$(CARGO) test --test it -- --ignored shared_bus::broker
+
 test-image: tools
 	scripts/test-image
 
@@ -50,6 +58,11 @@ bench-instructions: tools
 
 bench-memory:
 	python3 bench/memory.py
+
+bench-buses: bench-load
+	$(CARGO) build --release
+	scripts/install-kafka
+	python3 bench/buses.py
 
 demo:
 	$(CARGO) run --release -- demo

@@ -123,6 +123,8 @@ pub struct Log {
     /// Readers from before this sequence number missed what the bus lost, rather than being slow.
     lost_before: u64,
     lost: GapReason,
+    /// Readers from before this one have read another life of the channel.
+    other_life_before: u64,
     latest: Option<Latest>,
     policy: Arc<ChannelPolicy>,
 }
@@ -149,6 +151,7 @@ impl Log {
             evicted_offset: 0,
             lost_before: 0,
             lost: GapReason::Bus,
+            other_life_before: 0,
             latest: None,
             policy: Arc::default(),
         };
@@ -242,6 +245,9 @@ impl Log {
         self.evicted_offset = last.offset;
         self.lost_before = self.first;
         self.lost = reason;
+        if reason == GapReason::Epoch {
+            self.other_life_before = self.first;
+        }
         if let SlowConsumer::Conflate(key) = &self.policy.slow_consumer {
             self.latest = Some(Latest::new(key.clone(), last.offset));
         }
@@ -249,7 +255,12 @@ impl Log {
 
     /// Why a reader whose next entry was `next` has fallen off.
     pub fn reason_of_fall(&self, next: u64) -> GapReason {
-        if next < self.lost_before { self.lost } else { GapReason::Slow }
+        // Whoever slept through both has to hear of the graver: what is known to it may come again.
+        match next {
+            next if next < self.other_life_before => GapReason::Epoch,
+            next if next < self.lost_before => self.lost,
+            _ => GapReason::Slow,
+        }
     }
 
     /// Says that everything up to `last` is gone: for a log that starts in the middle of a channel's life.

@@ -229,6 +229,21 @@ fn channels_are_bounded() {
 }
 
 #[test]
+fn whoever_slept_through_two_losses_hears_of_the_graver_one() {
+    let hub = hub(ChannelPolicy::default());
+    let shard = Shard::new(&hub, 0);
+    let channel = hub.open(&name("c")).expect("room");
+    let join = || shard.subscribe(&[name("c")], None, Start::Now).expect("room");
+    let mut sleeper = join();
+    hub.skip_to(&channel, Position { epoch: 2, offset: 0 }, GapReason::Epoch);
+    pump(&shard);
+    let mut later = join();
+    hub.skip_to(&channel, Position { epoch: 2, offset: 5 }, GapReason::Bus);
+    pump(&shard);
+    assert_eq!((read(&mut sleeper), read(&mut later)), (vec!["gap:epoch".to_owned()], vec!["gap:bus".to_owned()]));
+}
+
+#[test]
 fn what_the_bus_lost_is_a_gap_for_everybody() {
     let hub = hub(ChannelPolicy { slow_consumer: SlowConsumer::Close, ..ChannelPolicy::default() });
     let shard = Shard::new(&hub, 0);

@@ -1,5 +1,6 @@
 //! Several instances on one Redis, NATS or Kafka: what is published on any is seen on all, and what becomes of it when things fail.
 
+mod broker;
 mod crowd;
 mod faults;
 mod kafka;

@@ -11,6 +11,7 @@ pub mod figures;
 pub mod frames;
 pub mod held;
 pub mod kafka;
+pub mod kafka_broker;
 pub mod metrics;
 pub mod named_backend;
 #[allow(dead_code, reason = "the tests of the bus itself use the rest")]

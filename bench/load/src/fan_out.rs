@@ -174,7 +174,7 @@ pub fn pids(options: &Options) -> Result<Vec<i32>, String> {
 fn spec(options: &Options) -> Result<Spec, String> {
     let mut spec = Spec {
         mode: Mode::parse(options.needed("mode")?)?,
-        url: Url::parse(options.needed("url")?)?,
+        urls: options.all("url").iter().map(|url| Url::parse(url)).collect::<Result<_, _>>()?,
         accept: options.text("accept").map(str::to_owned),
         // Channels of their own for each run; shards are told.
         channel_prefix: std::env::var("LOAD_PREFIX").unwrap_or_else(|_| format!("r{:x}-", now_ns() / 1_000_000)),
@@ -186,6 +186,9 @@ fn spec(options: &Options) -> Result<Spec, String> {
         connect_per_s: options.number("connect-rate", 5000.0)?,
         shards: options.number("shards", 1)?,
     };
+    if spec.urls.is_empty() {
+        return Err("--url is needed".into());
+    }
     if spec.order.channels == 0 || spec.subscribers < spec.order.channels || spec.per_connection == 0 {
         return Err("needs a channel, a subscriber on each, and one on each connection".into());
     }
@@ -258,16 +261,8 @@ impl Run<'_> {
                 std::thread::sleep(Duration::from_nanos(due.saturating_sub(now_ns())));
             }
             let group = start..messages.end.min(start + burst.max(1));
-            // A burst goes to one channel, so that there is something to put together.
-            let items: Vec<Item> = group
-                .map(|message| {
-                    if burst > 1 {
-                        (0, message as u32)
-                    } else {
-                        ((message % channels) as u32, (message / channels) as u32)
-                    }
-                })
-                .collect();
+            let items: Vec<Item> =
+                group.map(|message| ((message % channels) as u32, (message / channels) as u32)).collect();
             match self.publisher.publish(&items) {
                 Ok(sent_ns) => {
                     self.calls.record(now_ns() - sent_ns);

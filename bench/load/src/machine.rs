@@ -70,7 +70,8 @@ fn threads_ns(pid: i32) -> Vec<(i32, u64)> {
             let entry = entry.ok()?;
             let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
             // The name, in parentheses, may hold anything; field 3 follows it.
-            let ticks = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(2).map(|text| text.parse::<u64>().ok());
+            let ticks =
+                stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(2).map(|text| text.parse::<u64>().ok());
             Some((entry.file_name().to_str()?.parse().ok()?, ticks.sum::<Option<u64>>()? * TICK_NS))
         })
         .collect()

@@ -47,7 +47,8 @@ impl Mode {
 #[derive(Debug, Clone)]
 pub struct Spec {
     pub mode: Mode,
-    pub url: Url,
+    /// One for each server: they differ in their addresses alone. The subscribers of a channel take turns.
+    pub urls: Vec<Url>,
     /// The request's `Accept`, for long polls.
     pub accept: Option<String>,
     pub channel_prefix: String,
@@ -81,6 +82,10 @@ impl Spec {
             None => subscriber % self.order.channels,
             Some(bystander) => self.order.channels + bystander,
         }
+    }
+
+    fn url(&self, subscriber: usize) -> &Url {
+        &self.urls[subscriber / self.per_connection / self.order.channels % self.urls.len()]
     }
 
     /// In how many shards a channel has subscribers that read.
@@ -143,7 +148,7 @@ pub fn run(spec: Spec, number: usize) -> Result<(), String> {
         let _ = sender.send(line);
         let _ = wakes.wake();
     });
-    let tls = spec.url.is_tls.then(|| tls_config(if spec.mode == Mode::SseH2 { "h2" } else { "http/1.1" }));
+    let tls = spec.urls[0].is_tls.then(|| tls_config(if spec.mode == Mode::SseH2 { "h2" } else { "http/1.1" }));
     let ledger = Ledger::new(spec.order, spec.channels_all());
     let waiting: VecDeque<_> = spec.connections(number).into();
     let mut shard = Shard { spec, poll, tls, ledger, connections: Vec::new(), opening: 0, retries: VecDeque::new() };
@@ -210,7 +215,7 @@ impl Shard {
         }
         let at = self.connections.len();
         let stalls = (from < self.spec.stalled).then_some(STALLED_RECEIVE_BYTES);
-        let begun = Wire::connect(&self.spec.url, self.tls.as_ref(), stalls).and_then(|mut wire| {
+        let begun = Wire::connect(self.spec.url(from), self.tls.as_ref(), stalls).and_then(|mut wire| {
             wire.send(&self.first_bytes(first, count))?;
             let registry = self.poll.registry();
             registry.register(&mut wire.socket, Token(at), Interest::READABLE).map_err(|error| error.to_string())?;
@@ -244,10 +249,10 @@ impl Shard {
             return request(&self.spec, self.ledger.accounts[first].channel, "").into_bytes();
         }
         let mut bytes = http2::preface();
-        let authority = self.spec.url.address.to_string();
+        let authority = self.spec.urls[0].address.to_string();
         for number in 0..count {
             let path = path(&self.spec, self.ledger.accounts[first + number].channel);
-            http2::get(&mut bytes, number, self.spec.url.is_tls, &authority, &path);
+            http2::get(&mut bytes, number, self.spec.urls[0].is_tls, &authority, &path);
         }
         bytes
     }
@@ -373,7 +378,7 @@ fn cursor(head: &Head) -> String {
 }
 
 fn path(spec: &Spec, channel: u32) -> String {
-    spec.url.path.replace("{ch}", &format!("{}{channel}", spec.channel_prefix))
+    spec.urls[0].path.replace("{ch}", &format!("{}{channel}", spec.channel_prefix))
 }
 
 fn request(spec: &Spec, channel: u32, more: &str) -> String {
@@ -382,5 +387,5 @@ fn request(spec: &Spec, channel: u32, more: &str) -> String {
         Mode::LongPoll => spec.accept.as_ref().map_or(String::new(), |accept| format!("Accept: {accept}\r\n")),
         Mode::Sse | Mode::SseH2 => "Accept: text/event-stream\r\n".into(),
     };
-    format!("GET {} HTTP/1.1\r\nHost: {}\r\n{fields}{more}\r\n", path(spec, channel), spec.url.address)
+    format!("GET {} HTTP/1.1\r\nHost: {}\r\n{fields}{more}\r\n", path(spec, channel), spec.urls[0].address)
 }

@@ -5,6 +5,7 @@
 
 use crate::bus::settings::{BusTls, KafkaSasl, KafkaSettings, SaslMechanism};
 use rskafka::BackoffConfig;
+use rskafka::client::error::Error;
 use rskafka::client::partition::{PartitionClient, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder, Credentials, SaslConfig};
 use rustls::{ClientConfig, RootCertStore};
@@ -48,7 +49,9 @@ impl Link {
     }
 
     async fn open_all(settings: &KafkaSettings) -> Result<Self, String> {
-        let client = builder(settings)?.build().await.map_err(|error| error.to_string())?;
+        // One try, so that it shows what is wrong: with more of them the time is over before.
+        drop(builder(settings, Duration::ZERO)?.build().await.map_err(reason)?);
+        let client = builder(settings, ANSWER_TIMEOUT)?.build().await.map_err(reason)?;
         let count = partitions_of(&client, &settings.topic).await?;
         let open = async |index: i32| {
             let topic = settings.topic.as_str();
@@ -89,13 +92,20 @@ async fn partitions_of(client: &Client, topic: &str) -> Result<u32, String> {
     }
 }
 
-fn builder(settings: &KafkaSettings) -> Result<ClientBuilder, String> {
+/// What the library says, without what it says of its tries.
+fn reason(error: Error) -> String {
+    let text = error.to_string();
+    text.rsplit("Source: ").next().unwrap_or_default().to_owned()
+}
+
+/// Clients that try for so long, pauses alone.
+fn builder(settings: &KafkaSettings, patience: Duration) -> Result<ClientBuilder, String> {
     let brokers = settings.brokers.iter().map(ToString::to_string).collect();
     let backoff = BackoffConfig {
         init_backoff: Duration::from_millis(50),
         max_backoff: Duration::from_millis(500),
         base: 2.0,
-        deadline: Some(ANSWER_TIMEOUT),
+        deadline: Some(patience),
     };
     let mut builder =
         ClientBuilder::new(brokers).client_id("pushbridge").max_message_size(ANSWER_BYTES_MAX).backoff_config(backoff);

@@ -3,6 +3,8 @@
 #[path = "../../../tests/it/support/kafka.rs"]
 mod mock;
 
+mod broker;
+
 use super::store::KafkaStore;
 use super::*;
 use crate::bus::settings::HostPort;
@@ -19,13 +21,8 @@ const WAIT: Duration = Duration::from_millis(5);
 
 impl Kafka {
     fn settings(&self) -> KafkaSettings {
-        let servers = self.address();
-        let server = |text: &str| {
-            let (host, port) = text.rsplit_once(':').expect("a port");
-            HostPort { host: host.to_owned(), port: port.parse().expect("a port") }
-        };
         KafkaSettings {
-            brokers: servers.split(',').map(server).collect(),
+            brokers: self.address().split(',').map(server).collect(),
             topic: TOPIC.to_owned(),
             tls: None,
             sasl: None,
@@ -35,6 +32,11 @@ impl Kafka {
     fn open(&self, hub: &Arc<Hub>) -> Arc<KafkaBus> {
         open(self.settings(), hub)
     }
+}
+
+fn server(address: &str) -> HostPort {
+    let (host, port) = address.rsplit_once(':').expect("a port");
+    HostPort { host: host.to_owned(), port: port.parse().expect("a port") }
 }
 
 fn open(settings: KafkaSettings, hub: &Arc<Hub>) -> Arc<KafkaBus> {

@@ -10,7 +10,8 @@
 //!
 //! Live messages that come while the history is read wait, within a bound; what does not fit is read again. So nothing
 //! is lost between the two, and nothing comes twice. A reader's answer covers all that came before it was asked for,
-//! since Redis writes the history before it sends the live copy.
+//! since Redis writes the history before it sends the live copy. So who asks while a history is read waits for the next
+//! reading, and one that began before the channel was subscribed to, or was opened anew, counts for nothing.
 //!
 //! Locks are taken in the order hub, then here: no method of the hub's map is called while the state is locked.
 
@@ -49,7 +50,13 @@ pub struct Follows {
 struct State {
     channels: HashMap<ChannelName, Followed>,
     queue: VecDeque<ChannelName>,
+    /// The newest reading, of all channels.
+    newest: Reading,
 }
+
+/// The reading of a channel's history: none has the number of another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reading(u64);
 
 #[derive(Debug)]
 struct Followed {
@@ -57,6 +64,8 @@ struct Followed {
     channel: Weak<Channel>,
     phase: Phase,
     queued: bool,
+    /// The one that is under way.
+    reading: Option<Reading>,
     /// Whether the log's place is one of the bus.
     started: bool,
     /// When Redis took the newest message; 0 if unknown.
@@ -65,7 +74,8 @@ struct Followed {
     waiting_bytes: usize,
     /// Something came while the history was read that did not fit.
     again: bool,
-    watchers: Vec<oneshot::Sender<()>>,
+    /// Each with the newest reading that began before it came.
+    watchers: Vec<(Reading, oneshot::Sender<()>)>,
     idle_since_us: Option<u64>,
     told_sessions: usize,
     told_us: u64,
@@ -94,7 +104,7 @@ pub enum Wanted {
 pub struct Work {
     /// To be subscribed to, then told by [`Follows::subscribed`].
     pub subscribe: Vec<ChannelName>,
-    /// To be read: [`Follows::begin`], then pages, then [`Follows::finish`].
+    /// To be read: [`Follows::begin`], and if that says so pages, then [`Follows::finish`].
     pub read: Vec<ChannelName>,
 }
 
@@ -104,6 +114,7 @@ impl Followed {
             channel: Arc::downgrade(channel),
             phase: Phase::Subscribing,
             queued: false,
+            reading: None,
             started: false,
             taken_ms: 0,
             waiting: VecDeque::new(),
@@ -131,12 +142,22 @@ impl Followed {
         self.again = false;
     }
 
+    fn known(&self, channel: &Channel) -> Known {
+        Known { position: self.started.then(|| channel.last()), taken_ms: self.taken_ms }
+    }
+
     fn is_of(&self, channel: &Arc<Channel>) -> bool {
         std::ptr::eq(self.channel.as_ptr(), Arc::as_ptr(channel))
     }
 }
 
 impl State {
+    /// The channel, if this reading of it is under way.
+    fn read_by(&mut self, channel: &Arc<Channel>, reading: Reading) -> Option<&mut Followed> {
+        let followed = self.channels.get_mut(&channel.name)?;
+        (followed.is_of(channel) && followed.reading == Some(reading)).then_some(followed)
+    }
+
     fn enqueue(&mut self, name: &ChannelName) {
         if let Some(followed) = self.channels.get_mut(name)
             && !followed.queued
@@ -160,7 +181,7 @@ impl Follows {
 
     /// Asks for a channel to be current, and as current as `cursor`. The caller holds the channel until it is.
     pub fn want(&self, channel: &Arc<Channel>, cursor: Option<Position>) -> Wanted {
-        let mut state = self.state.lock();
+        let state = &mut *self.state.lock();
         let followed = state.channels.entry(channel.name.clone()).or_insert_with(|| Followed::new(channel));
         if !followed.is_of(channel) {
             // The hub forgot the channel and opened it anew: an empty log that knows no place.
@@ -180,10 +201,9 @@ impl Follows {
             return Wanted::Crowded;
         }
         let (tell, told) = oneshot::channel();
-        followed.watchers.push(tell);
+        followed.watchers.push((state.newest, tell));
         state.enqueue(&channel.name);
         self.metrics.set_channels(state.channels.len());
-        drop(state);
         self.wake.notify_one();
         Wanted::Soon(told)
     }
@@ -198,8 +218,9 @@ impl Follows {
             followed.queued = false;
             match followed.phase {
                 Phase::Subscribing => work.subscribe.push(name),
-                Phase::Reading => work.read.push(name),
-                Phase::Live => {}
+                Phase::Reading if followed.reading.is_none() => work.read.push(name),
+                // The end of the reading says what follows.
+                Phase::Reading | Phase::Live => {}
             }
         }
         work
@@ -222,28 +243,33 @@ impl Follows {
         self.wake.notify_one();
     }
 
-    /// A reading begins: what has come so far will be in it. `None` if the channel is followed no more.
-    pub fn begin(&self, name: &ChannelName) -> Option<Known> {
-        if let Some(followed) = self.state.lock().channels.get_mut(name) {
-            followed.clear_waiting();
+    /// A reading begins: what has come so far will be in it. `None` if there is nothing to be read: the channel is
+    /// followed no more, or is being read.
+    pub fn begin(&self, name: &ChannelName) -> Option<(Reading, Known)> {
+        let channel = self.hub.find(name.as_str())?;
+        let state = &mut *self.state.lock();
+        let followed = state.channels.get_mut(name).filter(|followed| followed.is_of(&channel))?;
+        if followed.phase != Phase::Reading || followed.reading.is_some() {
+            return None;
         }
-        self.known(name)
+        state.newest.0 += 1;
+        followed.reading = Some(state.newest);
+        followed.clear_waiting();
+        Some((state.newest, followed.known(&channel)))
     }
 
-    /// The place of the channel's log.
-    pub fn known(&self, name: &ChannelName) -> Option<Known> {
+    /// The place of the channel's log. `None` if the reading counts for nothing any more.
+    pub fn known(&self, name: &ChannelName, reading: Reading) -> Option<Known> {
         let channel = self.hub.find(name.as_str())?;
-        let state = self.state.lock();
-        let followed = state.channels.get(name).filter(|followed| followed.is_of(&channel))?;
-        let position = followed.started.then(|| channel.last());
-        Some(Known { position, taken_ms: followed.taken_ms })
+        let mut state = self.state.lock();
+        Some(state.read_by(&channel, reading)?.known(&channel))
     }
 
     /// Takes a page of the history.
-    pub fn page(&self, name: &ChannelName, page: Page) {
+    pub fn page(&self, name: &ChannelName, reading: Reading, page: Page) {
         let Some(channel) = self.hub.find(name.as_str()) else { return };
-        let state = &mut *self.state.lock();
-        let Some(followed) = state.channels.get_mut(name).filter(|followed| followed.is_of(&channel)) else { return };
+        let mut state = self.state.lock();
+        let Some(followed) = state.read_by(&channel, reading) else { return };
         let before_first = page.entries.first().map_or(page.last.offset, |entry| entry.offset.saturating_sub(1));
         let start = Position { epoch: page.last.epoch, offset: before_first };
         let last = channel.last();
@@ -270,12 +296,13 @@ impl Follows {
         }
     }
 
-    /// The history is read: merges what came meanwhile. Reads again if some of that was lost.
-    pub fn finish(&self, name: &ChannelName) {
+    /// The history is read: merges what came meanwhile. Reads again if some of that was lost, or somebody came since.
+    pub fn finish(&self, name: &ChannelName, reading: Reading) {
         let Some(channel) = self.hub.find(name.as_str()) else { return };
         let state = &mut *self.state.lock();
-        let Some(followed) = state.channels.get_mut(name).filter(|followed| followed.is_of(&channel)) else { return };
-        if followed.phase != Phase::Reading || !followed.started {
+        let Some(followed) = state.read_by(&channel, reading) else { return };
+        followed.reading = None;
+        if !followed.started {
             return;
         }
         let mut again = followed.again;
@@ -283,14 +310,16 @@ impl Follows {
             again |= !self.follow(&channel, followed, epoch, stored);
         }
         followed.clear_waiting();
-        if again {
+        if !again {
+            for (_, watcher) in followed.watchers.extract_if(.., |(before, _)| *before < reading) {
+                let _ = watcher.send(());
+            }
+        }
+        if again || !followed.watchers.is_empty() {
             state.enqueue(name);
             self.wake.notify_one();
-            return;
-        }
-        followed.phase = Phase::Live;
-        for watcher in followed.watchers.drain(..) {
-            let _ = watcher.send(());
+        } else {
+            followed.phase = Phase::Live;
         }
     }
 
@@ -316,6 +345,7 @@ impl Follows {
         for followed in state.channels.values_mut() {
             followed.phase = Phase::Subscribing;
             followed.queued = false;
+            followed.reading = None;
             followed.clear_waiting();
             followed.watchers.clear();
         }
@@ -349,7 +379,10 @@ impl Follows {
         let state = &mut *self.state.lock();
         if let Some(followed) = state.channels.get_mut(name) {
             match (unsubscribed, followed.phase) {
-                (Some(()), _) => followed.phase = Phase::Subscribing,
+                (Some(()), _) => {
+                    followed.phase = Phase::Subscribing;
+                    followed.reading = None;
+                }
                 (None, Phase::Live) => followed.phase = Phase::Reading,
                 (None, _) => return,
             }
@@ -441,5 +474,94 @@ impl Follows {
                 self.hub.skip_to(channel, position, GapReason::Bus);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::HubLimits;
+    use crate::hub::clock::Clock;
+    use crate::model::message::{Data, Message};
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    struct World {
+        follows: Follows,
+        channel: Arc<Channel>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let hub = Hub::new(1, Clock::start(), HubLimits::default(), Arc::default());
+            let channel = hub.open(&ChannelName::new("c").expect("a name")).expect("room");
+            Self { follows: Follows::new(hub, Arc::default()), channel }
+        }
+
+        fn want(&self, cursor: Option<Position>) -> oneshot::Receiver<()> {
+            match self.follows.want(&self.channel, cursor) {
+                Wanted::Soon(told) => told,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn subscribe(&self) {
+            assert_eq!(self.follows.work(1, 1).subscribe, [self.channel.name.clone()]);
+            self.follows.subscribed(std::slice::from_ref(&self.channel.name));
+        }
+
+        fn begin(&self) -> Reading {
+            assert_eq!(self.follows.work(1, 1).read, [self.channel.name.clone()]);
+            self.follows.begin(&self.channel.name).expect("it is to be read").0
+        }
+
+        /// Takes the channel's messages up to this one, and ends the reading.
+        fn read_to(&self, reading: Reading, offset: u64) {
+            let entries = (self.channel.last().offset + 1..=offset).map(stored).collect();
+            let page = Page { last: at(offset), past: Vec::new(), entries };
+            self.follows.page(&self.channel.name, reading, page);
+            self.follows.finish(&self.channel.name, reading);
+        }
+    }
+
+    fn at(offset: u64) -> Position {
+        Position { epoch: 1, offset }
+    }
+
+    fn stored(offset: u64) -> Stored {
+        let channel = ChannelName::new("c").expect("a name");
+        let data = Data::Text("x".into());
+        let message = Message { channel, id: None, event: None, data, cloudevent: None, grip: None };
+        Stored { offset, taken_ms: offset, envelope: envelope::encode(&message) }
+    }
+
+    #[test]
+    fn who_comes_while_a_history_is_read_waits_for_the_next_reading() {
+        let world = World::new();
+        let mut first = world.want(None);
+        world.subscribe();
+        let reading = world.begin();
+        let mut second = world.want(Some(at(2)));
+        assert_eq!(world.follows.work(1, 1), Work::default(), "one reading at a time");
+        world.read_to(reading, 1);
+        assert_eq!((first.try_recv(), second.try_recv()), (Ok(()), Err(TryRecvError::Empty)));
+        let reading = world.begin();
+        world.read_to(reading, 2);
+        assert_eq!(second.try_recv(), Ok(()));
+        assert!(matches!(world.follows.want(&world.channel, Some(at(2))), Wanted::Current));
+    }
+
+    #[test]
+    fn a_reading_from_before_the_subscription_counts_for_nothing() {
+        let world = World::new();
+        let mut told = world.want(None);
+        world.subscribe();
+        let early = world.begin();
+        world.follows.doubt_one(&world.channel.name, Some(()));
+        world.subscribe();
+        let reading = world.begin();
+        world.read_to(early, 1);
+        assert_eq!((told.try_recv(), world.channel.last().offset), (Err(TryRecvError::Empty), 0));
+        world.read_to(reading, 2);
+        assert_eq!((told.try_recv(), world.channel.last()), (Ok(()), at(2)));
     }
 }

@@ -156,8 +156,8 @@ async fn follow(shared: &Shared, link: &Link) -> RedisError {
 /// Reads what a channel's log does not have yet.
 async fn read(shared: &Shared, link: &Link, name: ChannelName) -> Result<(), RedisError> {
     let (keys, policy) = (shared.keys.of(&name), shared.follows.hub().policy(&name));
-    let mut known = shared.follows.begin(&name);
-    while let Some(place) = known {
+    let Some((reading, mut place)) = shared.follows.begin(&name) else { return Ok(()) };
+    loop {
         let from = place.position.map_or(0, |position| position.offset);
         let page = shared
             .scripts
@@ -165,13 +165,13 @@ async fn read(shared: &Shared, link: &Link, name: ChannelName) -> Result<(), Red
             .await
             .inspect_err(|_| shared.health.metrics().error())?;
         let full = page.entries.len() >= PAGE_ENTRIES_MAX;
-        shared.follows.page(&name, page);
-        if !full {
-            break;
+        shared.follows.page(&name, reading, page);
+        match shared.follows.known(&name, reading) {
+            Some(next) if full => place = next,
+            _ => break,
         }
-        known = shared.follows.known(&name);
     }
-    shared.follows.finish(&name);
+    shared.follows.finish(&name, reading);
     Ok(())
 }
 
@@ -205,6 +205,8 @@ async fn keep_time(shared: &Shared, link: &Link) -> RedisError {
                 return error;
             }
             for name in gone {
+                // Somebody may have come since, and have been subscribed before that.
+                shared.follows.doubt_one(name, Some(()));
                 let _ = tell(shared, link, name, 0).await;
             }
         }

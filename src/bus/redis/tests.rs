@@ -3,6 +3,7 @@
 #[path = "../../../tests/it/support/redis.rs"]
 #[expect(dead_code, reason = "the whole-program tests use more of it")]
 mod server;
+mod simulation;
 
 use super::*;
 use crate::bus::settings::{BusTls, HostPort, RedisServers};

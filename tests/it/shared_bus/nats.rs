@@ -70,10 +70,9 @@ async fn nats_that_stands_still_is_noticed_and_caught_up_with() {
     let mut publisher = Publisher::new(all(&fleet, "publish"), "c");
     publisher.publish(30).await;
     nats.pause();
-    for instance in &fleet {
-        until_readiness(instance, "degraded").await;
-    }
+    promises::all_refuse_while_it_stands_still(&fleet).await;
     nats.resume();
     publisher.publish(30).await;
+    promises::all_are_back(&fleet).await;
     crowd.check_whole(publisher.last()).await;
 }

@@ -2,9 +2,16 @@
 
 use super::crowd::{Crowd, Publisher};
 use super::{all, instance_on, metric, until_readiness};
-use crate::support::client::{Http, post, publish, send};
+use crate::support::client::{Http, post, publish, send, within};
 use crate::support::proxy::Proxy;
+use crate::support::websocket::WebSocket;
 use serde_json::json;
+use std::time::Duration;
+
+/// How long a bus stands still.
+const STANDSTILL: Duration = Duration::from_secs(20);
+/// How often somebody tries to publish meanwhile.
+const TRY_EVERY: Duration = Duration::from_millis(250);
 
 /// So many instances on one bus, all of them ready.
 pub async fn instances_on(bus: &str, count: usize) -> Vec<Proxy> {
@@ -66,4 +73,58 @@ pub async fn all_are_back(fleet: &[Proxy]) {
         until_readiness(instance, "ready").await;
         assert_eq!(instance.logged("bus lost; publishes are refused until it is back").len(), 1);
     }
+}
+
+/// The bus stands still, from now on for so long: all notice, and refuse until it goes on.
+pub async fn all_refuse_while_it_stands_still(fleet: &[Proxy]) {
+    // It is what the test does to the bus, and no wait for something.
+    let over = tokio::time::Instant::now() + STANDSTILL;
+    all_refuse_while_it_is_lost(fleet).await;
+    while tokio::time::Instant::now() < over {
+        for instance in fleet {
+            let answer = publish(instance.address("publish"), r#"{"channel":"c","data":"refused"}"#).await;
+            assert_eq!(answer.status, 503, "{}", answer.text());
+        }
+        tokio::time::sleep(TRY_EVERY).await;
+    }
+    all_refuse_while_it_is_lost(fleet).await;
+}
+
+/// A WebSocket that is lost on one instance goes on at another, once.
+pub async fn a_session_moves(fleet: &[Proxy]) {
+    const V1: [(&str, &str); 1] = [("sec-websocket-protocol", "pushbridge.v1.json")];
+    let [a, b] = [0, 1].map(|n: usize| fleet[n].address("http"));
+    let mut on_a = WebSocket::open(Http::H1, a, "/events/c", &V1).await;
+    let welcome = on_a.json().await;
+    let token = welcome["session"].as_str().expect("a token").to_owned();
+    assert_eq!(on_a.json().await["type"], "subscribed");
+    on_a.vanish();
+    let missed = publish(fleet[1].address("publish"), r#"{"channel":"c","data":"missed"}"#).await;
+    assert_eq!(missed.status, 200, "{}", missed.text());
+    let path = format!("/events/c?session={token}");
+    // It may not be kept yet, at first.
+    let mut on_b = within("a session that is kept", async {
+        loop {
+            let mut on_b = WebSocket::open(Http::H1, b, &path, &V1).await;
+            if on_b.json().await["resumed"] == true {
+                break on_b;
+            }
+        }
+    })
+    .await;
+    assert_eq!(on_b.json().await["type"], "subscribed");
+    assert_eq!(on_b.json().await["data"], "missed");
+    // Its token was used up.
+    let mut again = WebSocket::open(Http::H1, a, &path, &V1).await;
+    assert_eq!(again.json().await["resumed"], false);
+}
+
+/// A condition is refused by name, where the bus can't check any.
+pub async fn a_condition_is_refused(fleet: &[Proxy], position: &str) {
+    let a = fleet[0].address("publish");
+    let fields = [("content-type", "application/json"), ("if-match", position)];
+    let refused = send(Http::H1, a, post(a, "/v1/events", &fields, r#"{"channel":"c","data":"y"}"#)).await;
+    assert_eq!(refused.status, 501, "{}", refused.text());
+    assert_eq!(refused.field("content-type"), "application/problem+json");
+    assert!(refused.text().contains("condition"), "{}", refused.text());
 }

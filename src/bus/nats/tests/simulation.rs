@@ -6,6 +6,7 @@
 //! `PUSHBRIDGE_SEED=…` runs that one alone.
 
 use crate::bus::nats::follow::{Follow, Live, View};
+use crate::bus::tests::simulation::{self, Dice, Totals};
 use crate::hub::channel::Channel;
 use crate::hub::clock::Clock;
 use crate::hub::policy::{ChannelPolicies, ChannelPolicy};
@@ -22,7 +23,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-const SEEDS: u64 = 10_000;
 const STEPS: usize = 120;
 const CHANNELS: usize = 3;
 const INSTANCES: usize = 3;
@@ -30,64 +30,7 @@ const CLIENTS: usize = 5;
 
 #[test]
 fn whatever_happens_clients_get_all_in_order_or_hear_of_a_gap() {
-    let seeds = match std::env::var("PUSHBRIDGE_SEED") {
-        Ok(seed) => {
-            let seed = seed.parse().expect("PUSHBRIDGE_SEED is a number");
-            seed..seed + 1
-        }
-        Err(_) => 0..SEEDS,
-    };
-    let mut totals = Totals::default();
-    for seed in seeds.clone() {
-        let outcome = std::panic::catch_unwind(|| World::new(seed).run());
-        match outcome {
-            Ok(world) => totals.add(world),
-            Err(cause) => {
-                let text = cause.downcast_ref::<String>().map_or("it panicked", String::as_str);
-                panic!("{text}\nto see it again: PUSHBRIDGE_SEED={seed} cargo test --lib nats::tests::simulation");
-            }
-        }
-    }
-    // A simulation in which nothing happens proves nothing.
-    if seeds.end - seeds.start > 1 {
-        assert!(totals.delivered > 100_000 && totals.gaps > 1_000 && totals.holes > 10_000, "{totals:?}");
-    }
-}
-
-/// What happened in all worlds.
-#[derive(Debug, Default, Clone, Copy)]
-struct Totals {
-    delivered: u64,
-    gaps: u64,
-    holes: u64,
-}
-
-impl Totals {
-    fn add(&mut self, other: Self) {
-        self.delivered += other.delivered;
-        self.gaps += other.gaps;
-        self.holes += other.holes;
-    }
-}
-
-/// SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.roll() % end as u64) as usize
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
+    simulation::run("nats::tests::simulation", |seed| World::new(seed).run());
 }
 
 /// A message as the stream has it.
