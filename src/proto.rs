@@ -15,6 +15,7 @@ pub mod http1;
 pub mod json;
 pub mod json_pointer;
 pub mod long_poll;
+pub mod presence;
 pub mod problem;
 pub mod repeated_head;
 pub mod request_check;

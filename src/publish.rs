@@ -28,6 +28,7 @@ use crate::server::request_id::RequestId;
 use crate::server::{Answer, Handler, Peer, Request, Response};
 use crate::telemetry::metrics::WorkerMetrics;
 use arc_swap::{ArcSwap, Cache};
+use crate::presence::Presence;
 use futures_util::future::LocalBoxFuture;
 use http::Method;
 use respond::PublishError;
@@ -57,6 +58,7 @@ struct Room {
     policies: Arc<ArcSwap<ChannelPolicies>>,
     bus: Arc<dyn Bus>,
     sequences: Arc<Sequences>,
+    presence: Arc<Presence>,
     metrics: Rc<WorkerMetrics>,
     waits: body::Waits,
     now_secs: fn() -> u64,
@@ -69,11 +71,12 @@ impl PublishHandler {
         policies: Arc<ArcSwap<ChannelPolicies>>,
         bus: Arc<dyn Bus>,
         sequences: Arc<Sequences>,
+        presence: Arc<Presence>,
         metrics: Rc<WorkerMetrics>,
     ) -> Self {
         let settings = RefCell::new(Cache::new(settings));
         let (waits, now_secs) = (body::Waits::default(), unix_secs as fn() -> u64);
-        Self { room: Rc::new(Room { settings, policies, bus, sequences, metrics, waits, now_secs }) }
+        Self { room: Rc::new(Room { settings, policies, bus, sequences, presence, metrics, waits, now_secs }) }
     }
 }
 

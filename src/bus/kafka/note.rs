@@ -53,8 +53,8 @@ impl Note {
         Some(match word {
             "put" => Self::Put(SessionKey::parse(key)?, value?.into()),
             "take" => Self::Take(SessionKey::parse(key)?),
-            "who" => Self::Who(ChannelName::new(key).ok()?),
-            "here" => Self::Here(ChannelName::new(key).ok()?, std::str::from_utf8(value?).ok()?.parse().ok()?),
+            "who" => Self::Who(ChannelName::of_bus(key).ok()?),
+            "here" => Self::Here(ChannelName::of_bus(key).ok()?, std::str::from_utf8(value?).ok()?.parse().ok()?),
             _ => return None,
         })
     }

@@ -112,7 +112,7 @@ pub fn decode(read: &RecordAndOffset) -> Option<Read> {
     let message = match word {
         "epoch" => None,
         "message" => {
-            let channel = ChannelName::new(std::str::from_utf8(read.record.key.as_deref()?).ok()?).ok()?;
+            let channel = ChannelName::of_bus(std::str::from_utf8(read.record.key.as_deref()?).ok()?).ok()?;
             Some(envelope::decode(channel, read.record.value.as_deref()?).ok()?)
         }
         word => {
