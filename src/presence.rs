@@ -68,7 +68,8 @@ impl Presence {
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let of_thread = Arc::clone(&bus);
-        let thread = BusThread::start("presence", runtime, |stopped| run::run(of_thread, hub, metrics, asked, stopped))?;
+        let thread =
+            BusThread::start("presence", runtime, |stopped| run::run(of_thread, hub, metrics, asked, stopped))?;
         Ok(Arc::new(Self { asks, bus, thread }))
     }
 

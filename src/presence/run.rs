@@ -41,7 +41,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_millis(800);
 enum Done {
     Followed(ChannelName, Result<Attached, BusError>),
     Wrote(ChannelName, Result<(), BusError>),
-    Announced(ChannelName, usize, usize),
+    Announced(ChannelName, Vec<Event>, usize),
     Beat,
 }
 
@@ -209,10 +209,10 @@ impl Run {
                 self.failed(result.err());
                 self.touch(&channel);
             }
-            Done::Announced(channel, done, of) => {
+            Done::Announced(channel, due, done) => {
                 if let Some(followed) = self.rooms.get_mut(&channel) {
                     followed.announces = false;
-                    followed.room.published(done, of, now);
+                    followed.room.published(&due[..done], due.len(), now);
                 }
                 self.touch(&channel);
             }
@@ -361,7 +361,7 @@ impl Run {
                 }
                 done += 1;
             }
-            Done::Announced(channel, done, due.len())
+            Done::Announced(channel, due, done)
         }));
     }
 

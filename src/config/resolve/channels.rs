@@ -80,7 +80,8 @@ impl Resolver<'_> {
             return Presence::Members;
         }
         if window < WINDOW_MIN {
-            let text = "joins and leaves need publish.idempotency_window to be 2m or longer, so that none is published twice";
+            let text =
+                "joins and leaves need publish.idempotency_window to be 2m or longer, so that none is published twice";
             self.problems.add(&given.spot, text);
         }
         let leave_after = self.span(&announced.leave_after, LEAVE_AFTER_RANGE, Duration::ZERO);

@@ -35,6 +35,8 @@ pub enum Word {
     Bury(Bury),
     /// Users are announced, or announced to be gone.
     Tell(Tell),
+    /// What was announced up to there is published.
+    Done(Done),
 }
 
 /// Users of one instance.
@@ -84,6 +86,16 @@ pub struct Tell {
     pub at_ms: u64,
 }
 
+/// What is published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The note that announced the last of it.
+    #[serde(with = "text")]
+    pub note: Position,
+    /// Which part of that note.
+    pub index: usize,
+}
+
 /// A user that is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gone {
@@ -106,7 +118,7 @@ impl Note {
         let note: Self = serde_json::from_slice(text).ok()?;
         let named = |name: &str| !name.is_empty() && name.len() <= INSTANCE_BYTES_MAX;
         let fits = match &note.word {
-            Word::Beat(_) | Word::Left(_) | Word::Bye(_) => true,
+            Word::Beat(_) | Word::Left(_) | Word::Bye(_) | Word::Done(_) => true,
             Word::Roster(part) => part.users.len() <= USERS_MAX && part.users.iter().all(|user| is_user(&user.user)),
             Word::Bury(bury) => named(&bury.instance),
             Word::Tell(tell) => {
@@ -151,6 +163,7 @@ mod tests {
         let user = User { user: "bob \"é".into(), sessions: 2, since_ms: 5, told: true };
         check(Word::Roster(Part { round: 3, whole: true, users: vec![user] }));
         check(Word::Bury(Bury { instance: "b".into(), last: position, left: false }));
+        check(Word::Done(Done { note: position, index: 7 }));
         let gone = Gone { user: "eve".into(), since: position };
         check(Word::Tell(Tell { joins: vec!["bob".into()], leaves: vec![gone], at_ms: 9 }));
     }

@@ -3,7 +3,7 @@
 use crate::model::position::Position;
 use crate::proto::presence::MEMBERS_MAX;
 use crate::proto::presence::lives::{Life, Lives};
-use crate::proto::presence::note::{Bury, Gone, Note, Part, Tell, USERS_MAX, User, Word};
+use crate::proto::presence::note::{Bury, Done, Gone, Note, Part, Tell, USERS_MAX, User, Word};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -21,9 +21,9 @@ const RETRY_MS: u64 = 1_000;
 /// How often an instance tells all of its users again, for those who begin to read later: after so many notes, or so long.
 const NOTES_MAX: u32 = 1_024;
 const WHOLE_EVERY_MS: u64 = 600_000;
-/// How long an announcement is kept in mind that another instance is to publish: longer than it may take until that one
-/// is known to be dead, shorter than ids are remembered.
-pub const REMEMBERED_MS: u64 = 60_000;
+/// How long an announcement is kept in mind that another instance is to publish, and does not say that it has: longer
+/// than it may take until that one is known to be dead, shorter than ids are remembered.
+pub const REMEMBERED_MS: u64 = 110_000;
 /// Own announcements that may wait to be published before more are made.
 const WAITING_MAX: usize = 500;
 /// Announcements of others that are kept in mind at most.
@@ -91,7 +91,11 @@ pub struct Room {
     absent: HashMap<Arc<str>, Absent>,
     /// Users that are there and were not announced.
     untold: BTreeSet<Arc<str>>,
+    /// Users of whom it was read what was there before.
+    heard: HashSet<Arc<str>>,
     queue: VecDeque<Event>,
+    /// What this instance has published and not said so.
+    done: Option<Done>,
     /// Users whose record is not as it should be.
     dirty: BTreeSet<Arc<str>>,
     round: u64,
@@ -154,7 +158,9 @@ impl Room {
             told: HashSet::new(),
             absent: HashMap::new(),
             untold: BTreeSet::new(),
+            heard: HashSet::new(),
             queue: VecDeque::new(),
+            done: None,
             dirty: BTreeSet::new(),
             round: 0,
             retelling: false,
@@ -192,7 +198,7 @@ impl Room {
     }
 
     fn is_engaged(&self) -> bool {
-        let waits = self.leave_after_ms.is_some() && !self.absent.is_empty();
+        let waits = self.leave_after_ms.is_some() && !self.absent.is_empty() || self.done.is_some();
         !self.local.is_empty() || self.attends || waits || self.queue.iter().any(|event| event.author == self.me)
     }
 
@@ -204,6 +210,9 @@ impl Room {
     /// Takes in the next note, which stands at `at`.
     pub fn read(&mut self, note: &Note, at: Position, read: Read, now: Now) {
         self.notes = self.notes.saturating_add(1);
+        if read == Read::New {
+            self.heard = HashSet::new();
+        }
         let away_ms = now.ms.saturating_add(self.leave_after_ms.unwrap_or(0));
         match &note.word {
             Word::Beat(_) | Word::Left(_) => {}
@@ -219,6 +228,7 @@ impl Room {
                 }
             }
             Word::Tell(tell) => self.read_tell(&note.from, tell, at, now),
+            Word::Done(done) => self.read_done(done),
         }
         if *note.from == *self.me {
             self.echo_ms = 0;
@@ -241,7 +251,8 @@ impl Room {
                 let member = Member { sessions: told.sessions, since_ms: told.since_ms };
                 record.members.insert(Arc::clone(&user), Entry { member, round: part.round });
             }
-            if told.told && read == Read::Before {
+            // Only the first word of a user: later ones may have been written before what stands between.
+            if read == Read::Before && self.heard.insert(Arc::clone(&user)) && told.told {
                 self.told.insert(Arc::clone(&user));
             }
             touched.push(user);
@@ -282,6 +293,7 @@ impl Room {
                 continue;
             }
             let user: Arc<str> = (&**user).into();
+            self.heard.insert(Arc::clone(&user));
             match kind {
                 Kind::Join => self.told.insert(Arc::clone(&user)),
                 Kind::Leave => self.told.remove(&user),
@@ -294,6 +306,16 @@ impl Room {
         }
         while self.queue.len() > QUEUE_MAX && self.queue.front().is_some_and(|event| event.author != self.me) {
             self.queue.pop_front();
+        }
+    }
+
+    fn read_done(&mut self, done: &Done) {
+        let is_last = |event: &Event| (event.note, event.index) == (done.note, done.index);
+        if let Some(last) = self.queue.iter().position(is_last) {
+            self.queue.drain(..=last);
+        }
+        if self.done.as_ref() == Some(done) {
+            self.done = None;
         }
     }
 
@@ -334,7 +356,8 @@ impl Room {
         if now.ms < self.echo_ms.max(self.write_ms) {
             return None;
         }
-        let word = self.own_word(now).or_else(|| self.leading_word(now, lives))?;
+        let done = |room: &Self| room.done.clone().map(Word::Done);
+        let word = self.own_word(now).or_else(|| done(self)).or_else(|| self.leading_word(now, lives))?;
         self.echo_ms = now.ms + ECHO_MS;
         self.write_ms = now.ms + PACE_MS;
         Some(Note { from: (&*self.me).into(), word })
@@ -421,10 +444,14 @@ impl Room {
         self.queue.iter().take(count.min(TOLD_MAX)).cloned().collect()
     }
 
-    /// So many of what was due were published; whether that was all says whether it is tried again at once.
-    pub fn published(&mut self, count: usize, of: usize, now: Now) {
-        self.queue.drain(..count.min(self.queue.len()));
-        if count < of {
+    /// The first of what was due were published, `of` so many; whether that was all says whether it is tried again at once.
+    pub fn published(&mut self, done: &[Event], of: usize, now: Now) {
+        if let Some(last) = done.last() {
+            let done = Done { note: last.note, index: last.index };
+            self.read_done(&done);
+            self.done = Some(done);
+        }
+        if done.len() < of {
             self.publish_ms = now.ms + RETRY_MS;
         }
     }
@@ -434,7 +461,7 @@ impl Room {
         let mut due_ms = self.whole_ms.saturating_add(WHOLE_EVERY_MS).max(now.ms + PACE_MS);
         let waits = self.leave_after_ms.is_some() && !(self.untold.is_empty() && self.absent.is_empty());
         let has_record = self.records.contains_key(&self.me);
-        if !self.dirty.is_empty() || self.retelling || self.is_engaged() != has_record || waits {
+        if !self.dirty.is_empty() || self.retelling || self.done.is_some() || self.is_engaged() != has_record || waits {
             due_ms = now.ms + PACE_MS;
         }
         if !self.queue.is_empty() {

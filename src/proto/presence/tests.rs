@@ -150,7 +150,7 @@ impl Instance {
             world.publish(event);
             done += 1;
         }
-        self.room.published(done, due.len(), now);
+        self.room.published(&due[..done], due.len(), now);
     }
 }
 
@@ -180,9 +180,9 @@ fn all_list_the_same(instances: &[Instance], seed: u64) {
     }
     for instance in instances {
         let listed = instance.room.members("", 100, &instance.lives);
-        let counts = listed.iter().map(|one| {
-            (one.user.to_string(), one.instances.iter().map(|(_, member)| member.sessions).sum::<u32>())
-        });
+        let counts = listed
+            .iter()
+            .map(|one| (one.user.to_string(), one.instances.iter().map(|(_, member)| member.sessions).sum::<u32>()));
         assert_eq!(counts.collect::<BTreeMap<_, _>>(), expected, "seed {seed}, {}", instance.name);
         assert_eq!(instance.room.users(&instance.lives), expected.len(), "seed {seed}");
     }

@@ -51,11 +51,8 @@ impl PresenceMetrics {
         .sample(&[], of(&self.users));
         page.counter("pushbridge_presence_notes_total", "Notes to other instances of who is on a channel.")
             .sample(&[], of(&self.notes));
-        page.counter(
-            "pushbridge_presence_errors_total",
-            "Notes, joins and leaves that the bus did not take at once.",
-        )
-        .sample(&[], of(&self.errors));
+        page.counter("pushbridge_presence_errors_total", "Notes, joins and leaves that the bus did not take at once.")
+            .sample(&[], of(&self.errors));
         let mut announced =
             page.counter("pushbridge_presence_announced_total", "Joins and leaves that this instance published.");
         announced.sample(&[("event", "join")], of(&self.joins));
