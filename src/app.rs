@@ -28,6 +28,7 @@ use crate::hub::policy::ChannelPolicies;
 use crate::hub::shard::EndOrder;
 use crate::hub::{Hub, HubLimits};
 use crate::model::session::{CloseReason, Selector};
+use crate::presence::Presence;
 use crate::publish::settings::PublishSettings;
 use crate::reload::{self, Hangups, Reloader};
 use crate::server::limits::{ConnectionCount, ServerLimits};
@@ -101,6 +102,7 @@ pub struct Running {
     addresses: Addresses,
     drain: Drain,
     bus: Arc<dyn Bus>,
+    presence: Arc<Presence>,
     stop: watch::Sender<Option<Instant>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -109,6 +111,7 @@ pub struct Running {
 struct Shared {
     hub: Arc<Hub>,
     bus: Arc<dyn Bus>,
+    presence: Arc<Presence>,
     sessions: Arc<dyn SessionStore>,
     sequences: Arc<Sequences>,
     gateway: Arc<ArcSwap<GatewaySettings>>,
@@ -167,8 +170,8 @@ fn launch(config: Config, followed: Option<Followed>) -> Result<Running, StartEr
     let (reloads, requests) = Reloads::new();
     let shared = share(config, Arc::clone(&metrics), readiness, reloads, doors.subscribe())?;
     let (stop, stopped) = watch::channel(None);
-    let (drain, bus) = (shared.drain.clone(), Arc::clone(&shared.bus));
-    let mut running = Running { addresses, drain, bus, stop, threads: Vec::new() };
+    let (drain, bus, presence) = (shared.drain.clone(), Arc::clone(&shared.bus), Arc::clone(&shared.presence));
+    let mut running = Running { addresses, drain, bus, presence, stop, threads: Vec::new() };
     for index in 0..workers {
         let (shared, stopped) = (Arc::clone(&shared), stopped.clone());
         running.spawn(format!("worker-{index}"), move || worker::run(index, &shared, stopped))?;
@@ -204,11 +207,14 @@ fn share(
     let around = bus::Around { hub: &hub, metrics: &metrics, readiness: &readiness, window, sessions: config.sessions };
     let audience = if config.bus.is_shared() { Audience::Everywhere } else { Audience::Here };
     let Engine { bus, sessions } = bus::make(config.bus, &around)?;
+    let presence = Presence::start(Arc::clone(&bus), Arc::clone(&hub), Arc::clone(metrics.presence()));
+    let presence = presence.map_err(StartError::Thread)?;
     let sequences = Sequences::new(Arc::clone(&hub), audience);
     sequences.set_id_cache(config.gateway.id_cache());
     Ok(Arc::new(Shared {
         hub,
         bus,
+        presence,
         sessions,
         sequences,
         gateway: Arc::new(ArcSwap::from_pointee(config.gateway)),
@@ -281,6 +287,7 @@ impl Running {
                 tracing::error!("a worker panicked");
             }
         }
+        self.presence.shutdown(FAREWELL_WAIT);
         self.bus.shutdown(FAREWELL_WAIT);
     }
 

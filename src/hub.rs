@@ -15,6 +15,7 @@ pub mod conflate;
 pub mod ids;
 pub mod log;
 pub mod policy;
+pub mod roster;
 pub mod shard;
 pub mod wheel;
 
@@ -29,6 +30,7 @@ use clock::Clock;
 use log::{Log, Pressure};
 use parking_lot::Mutex;
 use policy::ChannelPolicies;
+use roster::Roster;
 use shard::{EndOrder, Inbox, Order};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -97,6 +99,7 @@ pub struct Hub {
     epoch: AtomicU64,
     /// Ids of messages from before, in microseconds of the clock, are forgotten.
     ids_since_us: AtomicU64,
+    roster: Roster,
 }
 
 impl Hub {
@@ -114,12 +117,18 @@ impl Hub {
             sessions: AtomicUsize::new(0),
             epoch: AtomicU64::new(clock::unix_ms()),
             ids_since_us: AtomicU64::new(0),
+            roster: Roster::default(),
         })
     }
 
     /// The hub's clock.
     pub fn clock(&self) -> Clock {
         self.clock
+    }
+
+    /// The users that have sessions here.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
     }
 
     /// The policy of a channel, whether it is open or not.
@@ -355,6 +364,9 @@ impl Hub {
 
     /// Tells each shard with sessions on the channel that its log has moved.
     fn mark(&self, channel: &Channel) {
+        if channel.name.is_own() {
+            self.roster.moved(&channel.name);
+        }
         for (worker, mark) in channel.marks.iter().enumerate() {
             if mark.raise() {
                 self.inboxes[worker].push(channel);

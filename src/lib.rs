@@ -17,6 +17,7 @@ pub mod bus;
 pub mod server;
 pub mod upstream;
 // F4
+pub mod presence;
 pub mod session;
 // F5
 pub mod admin;

@@ -16,6 +16,7 @@ pub mod json;
 pub mod json_pointer;
 pub mod long_poll;
 pub mod packed_fields;
+pub mod presence;
 pub mod problem;
 pub mod repeated_head;
 pub mod request_check;

@@ -23,6 +23,7 @@ mod webhook;
 use crate::bus::Bus;
 use crate::bus::sequences::Sequences;
 use crate::hub::policy::ChannelPolicies;
+use crate::presence::Presence;
 use crate::server::body::Body;
 use crate::server::request_id::RequestId;
 use crate::server::{Answer, Handler, Peer, Request, Response};
@@ -57,6 +58,7 @@ struct Room {
     policies: Arc<ArcSwap<ChannelPolicies>>,
     bus: Arc<dyn Bus>,
     sequences: Arc<Sequences>,
+    presence: Arc<Presence>,
     metrics: Rc<WorkerMetrics>,
     waits: body::Waits,
     now_secs: fn() -> u64,
@@ -69,11 +71,12 @@ impl PublishHandler {
         policies: Arc<ArcSwap<ChannelPolicies>>,
         bus: Arc<dyn Bus>,
         sequences: Arc<Sequences>,
+        presence: Arc<Presence>,
         metrics: Rc<WorkerMetrics>,
     ) -> Self {
         let settings = RefCell::new(Cache::new(settings));
         let (waits, now_secs) = (body::Waits::default(), unix_secs as fn() -> u64);
-        Self { room: Rc::new(Room { settings, policies, bus, sequences, metrics, waits, now_secs }) }
+        Self { room: Rc::new(Room { settings, policies, bus, sequences, presence, metrics, waits, now_secs }) }
     }
 }
 

@@ -146,6 +146,7 @@ impl Servers {
             Arc::clone(&shared.policies),
             Arc::clone(&shared.bus),
             Arc::clone(&shared.sequences),
+            Arc::clone(&shared.presence),
             Rc::clone(metrics),
         );
         let admin = AdminHandler::new(admin::Parts {

@@ -136,7 +136,7 @@ impl KafkaBus {
             orphans: Mutex::default(),
         });
         let of_thread = Arc::clone(&shared);
-        let thread = BusThread::start(runtime, |mut stopped| async move {
+        let thread = BusThread::start("bus", runtime, |mut stopped| async move {
             tokio::select! {
                 () = run::run(&of_thread) => {}
                 () = stopped.wait() => {}

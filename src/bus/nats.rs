@@ -106,7 +106,7 @@ impl NatsBus {
             instance: fresh_name(),
         });
         let of_thread = Arc::clone(&shared);
-        let thread = BusThread::start(runtime, |mut stopped| async move {
+        let thread = BusThread::start("bus", runtime, |mut stopped| async move {
             tokio::select! {
                 () = run::run(&of_thread) => {}
                 () = stopped.wait() => {}

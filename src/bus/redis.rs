@@ -83,7 +83,7 @@ impl RedisBus {
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let of_thread = Arc::clone(&shared);
-        let thread = BusThread::start(runtime, |stopped| run::run(of_thread, stopped))?;
+        let thread = BusThread::start("bus", runtime, |stopped| run::run(of_thread, stopped))?;
         Ok(Arc::new(Self { shared, window_ms: AtomicU64::new(window.as_millis() as u64), thread }))
     }
 

@@ -68,6 +68,13 @@ pub trait SessionStore: Send + Sync + 'static {
     /// # Errors
     /// When the store can't be reached; it may have been taken out all the same.
     fn take<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<StoredSession>, StoreError>>;
+
+    /// Lets a session that was taken wait for its client again, as if it had been put now: its client was refused. What
+    /// was not taken, or has ended since, stays as it is.
+    ///
+    /// # Errors
+    /// When it is too large, or the store can't be reached.
+    fn give_back<'a>(&'a self, key: &'a SessionKey, session: StoredSession) -> BoxFuture<'a, Result<(), StoreError>>;
 }
 
 impl StoredSession {

@@ -1,4 +1,4 @@
-//! The thread that a shared bus works on: it ends when it is told to, or when its bus is dropped.
+//! The thread that a shared bus works on, or what goes over one: it ends when it is told to, or when its owner is dropped.
 
 use parking_lot::Mutex;
 use std::io;
@@ -10,6 +10,7 @@ use tokio::sync::watch;
 /// A running thread. Dropping it tells it to end, and waits for nothing.
 #[derive(Debug)]
 pub struct BusThread {
+    name: &'static str,
     stop: watch::Sender<bool>,
     /// Nothing is ever sent: it is closed when the thread has ended.
     ended: Mutex<Receiver<()>>,
@@ -25,26 +26,27 @@ impl BusThread {
     /// # Errors
     /// When the system gives no thread.
     pub fn start<F: Future<Output = ()>>(
+        name: &'static str,
         runtime: Runtime,
         work: impl FnOnce(Stopped) -> F + Send + 'static,
     ) -> io::Result<Self> {
         choose_provider();
         let (stop, stopped) = watch::channel(false);
         let (open, ended) = sync_channel(1);
-        std::thread::Builder::new().name("bus".to_owned()).spawn(move || {
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             runtime.block_on(work(Stopped(stopped)));
             // A name that is being looked up is not waited for.
             runtime.shutdown_background();
             drop::<std::sync::mpsc::SyncSender<()>>(open);
         })?;
-        Ok(Self { stop, ended: Mutex::new(ended) })
+        Ok(Self { name, stop, ended: Mutex::new(ended) })
     }
 
     /// Tells it to end, and waits for that; blocking.
     pub fn stop(&self, patience: Duration) {
         self.stop.send_replace(true);
         if self.ended.lock().recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
-            tracing::warn!("the bus did not say good-bye in time");
+            tracing::warn!(thread = self.name, "it did not say good-bye in time");
         }
     }
 }
@@ -79,7 +81,7 @@ mod tests {
     fn a_stop_waits_for_the_last_words() {
         let said = Arc::new(AtomicBool::new(false));
         let says = Arc::clone(&said);
-        let thread = BusThread::start(runtime(), |mut stopped| async move {
+        let thread = BusThread::start("bus", runtime(), |mut stopped| async move {
             stopped.wait().await;
             tokio::time::sleep(Duration::from_millis(20)).await;
             says.store(true, Ordering::Release);
@@ -93,7 +95,7 @@ mod tests {
     #[test]
     fn a_dropped_bus_ends_its_thread() {
         let (open, closed) = sync_channel::<()>(1);
-        let thread = BusThread::start(runtime(), |mut stopped| async move {
+        let thread = BusThread::start("bus", runtime(), |mut stopped| async move {
             stopped.wait().await;
             drop(open);
         });

@@ -198,6 +198,28 @@ shape! {
         slow_consumer: WordOr<SlowConsumer, Conflate>,
         /// The largest message that may be published, in bytes of its data. Default: 64KiB.
         max_message: Size,
+        /// What is known of who is there, over all instances. Default: counts.
+        presence: WordOr<Presence, Announced>,
+    }
+}
+
+words! {
+    /// What is known of who is on a channel.
+    Presence {
+        /// How many sessions there are.
+        Counts = "counts",
+        /// Which users have sessions, too; each change is written to the bus.
+        Members = "members",
+    }
+}
+
+shape! {
+    /// As members; and a user's first session is published on the channel (event presence.join), as is that the user has
+    /// none any more (presence.leave).
+    #[schemars(extend("required" = ["leave_after"]))]
+    Announced {
+        /// How long a user may have no session before that is a leave: longer than a reconnect.
+        leave_after: Span,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::drain::FailReadiness;
 use crate::gateway::settings::{
     Action, AllowedOrigins, BridgeProtocol, Credentials, Pings, ProxyRoute, PushRoute, WebSocketRoute,
 };
-use crate::hub::policy::{ChannelPolicy, ConflateKey, SlowConsumer};
+use crate::hub::policy::{ChannelPolicy, ConflateKey, Presence, SlowConsumer};
 use crate::hub::shard::Start;
 use crate::publish::settings::{PublishAuth, PublishSettings, WebhookSettings, WebhookVerify};
 use crate::route::{Match, Route};
@@ -356,5 +356,12 @@ fn channel(pattern: &str, policy: &ChannelPolicy) -> Value {
             SlowConsumer::Conflate(ConflateKey::Pointer(pointer)) => json!({ "conflate_by": pointer }),
         },
         "max_message": size(policy.message_bytes_max),
+        "presence": match policy.presence {
+            Presence::Counts => json!("counts"),
+            Presence::Members => json!("members"),
+            Presence::Announced { leave_after_ms } => {
+                json!({ "leave_after": span(Duration::from_millis(leave_after_ms)) })
+            }
+        },
     })
 }

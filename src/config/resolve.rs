@@ -75,7 +75,7 @@ pub(super) fn resolve(file: &File, top: &Spot, around: Around<'_>, problems: Pro
     r.no_address_twice(&listeners, &publish, &admin);
     let upstreams = r.upstreams(file);
     let routes = r.routes(file, top, &upstreams, hub_limits);
-    let channels = r.channels(file);
+    let channels = r.channels(file, publish.value.idempotency_window);
     let bus = r.bus(file);
     let sessions = r.sessions(file);
     let drain = r.drain(file);

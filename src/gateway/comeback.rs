@@ -1,8 +1,10 @@
 //! A client that comes back with its session's token: where its session goes on.
 //!
-//! The token is used up by the look, and only here: a request that is refused for anything else keeps its token. One that
+//! The token is used up by the look, and only here; a client that is refused after that has it back ([`Loan`]). One that
 //! finds nothing is no error. The client is told that it was not resumed, and what its route has goes on from its
 //! cursor; without a cursor its place is unknown, which is a gap.
+
+mod loan;
 
 use crate::bus::store::{SessionStore, StoredSession};
 use crate::model::channel::ChannelName;
@@ -10,7 +12,10 @@ use crate::model::cursor::Cursor;
 use crate::model::session_token::{SessionKey, SessionToken};
 use crate::session::settings::PushSettings;
 use crate::telemetry::metrics::{ComebackResult, WorkerMetrics};
+use std::sync::Arc;
 use std::time::Duration;
+
+pub(in crate::gateway) use loan::Loan;
 
 /// How long the store may take.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -76,6 +81,21 @@ impl Comeback {
         };
         metrics.came_back(result);
         comeback
+    }
+
+    /// The session, in case that its client is refused after all; `key` is what its token gives.
+    pub(in crate::gateway) fn lend(
+        &self,
+        store: &Arc<dyn SessionStore>,
+        token: Option<&[u8]>,
+        key: impl FnOnce(&SessionToken) -> SessionKey,
+    ) -> Loan {
+        let token = token.and_then(SessionToken::parse);
+        let taken = match (self, token) {
+            (Self::Found(session), Some(token)) => Some((key(&token), session.clone())),
+            _ => None,
+        };
+        Loan::new(store, taken)
     }
 
     /// Where the session begins: `own` are the route's channels for this path, `cursor` is what the client says itself,
@@ -196,6 +216,10 @@ mod tests {
                 Some(error) => Box::pin(ready(Err(error.into()))),
                 None => Box::pin(pending()),
             }
+        }
+
+        fn give_back<'a>(&'a self, _: &'a SessionKey, _: StoredSession) -> BoxFuture<'a, Result<(), StoreError>> {
+            Box::pin(pending())
         }
     }
 

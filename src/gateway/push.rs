@@ -10,6 +10,7 @@ use crate::hub::shard::Subscription;
 use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
 use crate::model::session::{SessionKind, Transport};
+use crate::model::session_token::SessionToken;
 use crate::proto::accept;
 use crate::proto::subscribe::{self, last_event_id, wait_ms};
 use crate::proto::websocket::handshake;
@@ -118,8 +119,18 @@ impl Inner {
         let comeback =
             Comeback::take(&*self.parts.sessions, token.as_deref(), (name, channels), &self.parts.metrics).await;
         let lost = comeback == Comeback::Lost;
+        let loan =
+            comeback.lend(&self.parts.sessions, token.as_deref(), |token: &SessionToken| token.key(name, channels));
         let beginning = comeback.begin(channels, cursor, settings);
-        let mut subscription = self.subscribe(&beginning.channels, beginning.cursor.as_ref(), settings).await?;
+        let subscribed = self.subscribe(&beginning.channels, beginning.cursor.as_ref(), settings).await;
+        let mut subscription = match subscribed {
+            Ok(subscription) => subscription,
+            Err(error) => {
+                loan.give_back().await;
+                return Err(error);
+            }
+        };
+        loan.keep();
         if lost {
             subscription.was_lost();
         }

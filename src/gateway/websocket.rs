@@ -1,6 +1,6 @@
 //! A request on a `websocket` route: opens it at the backend, then bridges each message to a POST.
 
-use crate::gateway::comeback::Comeback;
+use crate::gateway::comeback::{Comeback, Loan};
 use crate::gateway::forward::{self, X_REQUEST_ID, hop};
 use crate::gateway::respond::ClientError;
 use crate::gateway::settings::{BridgeProtocol, GatewaySettings, WebSocketRoute};
@@ -55,7 +55,7 @@ impl Inner {
             return self.cloudevents(route, settings, &request.headers, opened.head(), backend, exchange).await;
         }
         // What refuses the client in any case came before its token is used up.
-        let moving = self.moving(backend.target(), exchange.route).await?;
+        let (moving, loan) = self.moving(backend.target(), exchange.route).await?;
         let opening = Opening {
             fields: &request.headers,
             head: opened.head(),
@@ -68,8 +68,13 @@ impl Inner {
             moving,
         };
         match Box::pin(bridge::open(opening)).await {
-            Ok(opened) => Ok(Answer::Hold(Hold { head: opened.head, session: Box::new(opened.session) })),
+            Ok(opened) => {
+                loan.keep();
+                Ok(Answer::Hold(Hold { head: opened.head, session: Box::new(opened.session) }))
+            }
             Err(refused) => {
+                // Before the client is answered: it may try again at once.
+                loan.give_back().await;
                 tracing::debug!(request.id = %exchange.request_id, error = %refused, "bridged websocket refused");
                 Err(ClientError::Bridge(Box::new(refused)))
             }
@@ -77,7 +82,7 @@ impl Inner {
     }
 
     /// The session that the client comes back to, and how the new one is kept: by the route and the path.
-    async fn moving(&self, target: &Uri, route: &str) -> Result<Moving, ClientError> {
+    async fn moving(&self, target: &Uri, route: &str) -> Result<(Moving, Loan), ClientError> {
         let (store, metrics) = (&self.parts.sessions, &self.parts.metrics);
         let (path, given) = (target.path(), subscribe::session(target.query()));
         if given.as_deref().and_then(SessionToken::parse).is_some() {
@@ -85,14 +90,16 @@ impl Inner {
             self.parts.bus.health()?;
         }
         let key = |token: &SessionToken| token.key_on_path(route, path);
-        let (before, resumed) = match Comeback::take_by(&**store, given.as_deref(), key, route, metrics).await {
+        let comeback = Comeback::take_by(&**store, given.as_deref(), key, route, metrics).await;
+        let loan = comeback.lend(store, given.as_deref(), key);
+        let (before, resumed) = match comeback {
             Comeback::New => (None, None),
             Comeback::Found(session) => (Some(session), Some(true)),
             Comeback::Lost => (None, Some(false)),
         };
         let token = token::new();
         let keeper = token.as_ref().map(|token| Keeper::new(Arc::clone(store), key(token), Rc::clone(metrics)));
-        Ok(Moving { before, resumed, token, keeper })
+        Ok((Moving { before, resumed, token, keeper }, loan))
     }
 }
 

@@ -1,6 +1,6 @@
 //! A channel of this instance: its log, and which shards want to know when it moves.
 
-use crate::hub::log::Log;
+use crate::hub::log::{Entry, Log};
 use crate::hub::policy::ChannelPolicy;
 use crate::model::channel::ChannelName;
 use crate::model::position::Position;
@@ -58,6 +58,14 @@ impl Channel {
     /// Whether it is known here what became of a place, of this epoch or of one that it goes on from.
     pub fn knows(&self, at: Position) -> bool {
         self.log.lock().knows(at)
+    }
+
+    /// The entries from a sequence number on, and the number of the first of them: a later one than asked for where some
+    /// are gone, or the bus lost them.
+    pub fn read(&self, next: u64) -> (u64, Vec<Arc<Entry>>) {
+        let log = self.log.lock();
+        let from = next.max(log.first());
+        (from, log.entries_from(from).cloned().collect())
     }
 
     /// How many messages its log keeps.

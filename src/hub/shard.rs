@@ -9,16 +9,18 @@ pub mod subscription;
 
 use crate::hub::channel::Channel;
 use crate::hub::log::Entry;
-use crate::hub::policy::ChannelPolicy;
+use crate::hub::policy::{ChannelPolicy, Presence};
+use crate::hub::roster::Entered;
 use crate::hub::wheel::Wheel;
 use crate::hub::{Hub, HubError};
 use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
 use crate::model::position::Position;
 use crate::proto::drain_schedule::Dice;
+use crate::proto::presence;
 use ends::Ends;
 use parking_lot::Mutex;
-use reader::{PendingGap, Read, Reader};
+use reader::{Named, PendingGap, Read, Reader};
 use routes::Routes;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
@@ -337,14 +339,59 @@ impl Shard {
         let slot = mirror.readers.len() as u32;
         mirror.readers.push(key);
         channel.sessions.fetch_add(1, Ordering::Relaxed);
-        state.readers[key as usize].reads.push(Read { mirror: mirror_key, slot, next: place.next, at, gap });
+        if is_first && mirror.policy.presence.leave_after_ms().is_some() {
+            self.hub.roster().attended(name);
+        }
+        let reader = &mut state.readers[key as usize];
+        reader.reads.push(Read { mirror: mirror_key, slot, next: place.next, at, gap });
+        if let Some(named) = &mut reader.named {
+            self.enter(mirror_key, mirror, named);
+        }
         Ok(())
     }
 
+    /// Counts a session under its user's name, where the channel wants that.
+    fn enter(&self, key: u32, mirror: &Mirror, named: &mut Named) {
+        let roster = self.hub.roster();
+        if mirror.policy.presence != Presence::Counts
+            && roster.enter(&mirror.channel.name, &named.user) == Entered::Named
+        {
+            named.counted.push(key);
+        }
+    }
+
+    /// Says whose session a reader is; `None`: nobody knows.
+    fn name(&self, key: u32, user: Option<&str>) {
+        let state = &mut *self.state.borrow_mut();
+        let reader = &mut state.readers[key as usize];
+        let user = user.filter(|user| presence::is_user(user));
+        if reader.named.as_ref().map(|named| &*named.user) == user {
+            return;
+        }
+        let mut named = user.map(|user| Box::new(Named { user: user.into(), counted: Vec::new() }));
+        // The new name first, so that a session that only changes its case is never nobody's.
+        if let Some(named) = &mut named {
+            for read in reader.reads.as_slice() {
+                self.enter(read.mirror, &state.mirrors[read.mirror as usize], named);
+            }
+        }
+        if let Some(before) = std::mem::replace(&mut reader.named, named) {
+            for mirror in &before.counted {
+                self.hub.roster().leave(&state.mirrors[*mirror as usize].channel.name, &before.user);
+            }
+        }
+    }
+
     /// Ends a reader's read of a mirror, and the mirror with its last reader.
-    fn leave(&self, read: &Read) {
+    fn leave(&self, read: &Read, named: Option<&mut Named>) {
         let state = &mut *self.state.borrow_mut();
         let mirror = &mut state.mirrors[read.mirror as usize];
+        if let Some(named) = named
+            && let Some(at) = named.counted.iter().position(|counted| *counted == read.mirror)
+        {
+            named.counted.swap_remove(at);
+            self.hub.roster().leave(&mirror.channel.name, &named.user);
+        }
         mirror.readers.swap_remove(read.slot as usize);
         mirror.channel.sessions.fetch_sub(1, Ordering::Relaxed);
         if let Some(moved) = mirror.readers.get(read.slot as usize) {

@@ -7,6 +7,11 @@ use std::sync::Arc;
 /// The longest channel name, in bytes.
 pub const CHANNEL_NAME_BYTES_MAX: usize = 512;
 
+/// What the names of pushbridge's own channels begin with; others can't hold it.
+const OWN: char = '\u{1}';
+/// What a companion's name goes on with.
+const COMPANION: &str = "of:";
+
 /// The name of a channel: 1 to 512 bytes of UTF-8 without control characters.
 ///
 /// Cloning shares the text.
@@ -43,6 +48,37 @@ impl ChannelName {
             return Err(ChannelNameError::Control(text.chars().take(64).collect()));
         }
         Ok(Self(text.into()))
+    }
+
+    /// A name that came from the bus: also one of pushbridge's own, which no client and no backend can name.
+    ///
+    /// # Errors
+    /// As [`ChannelName::new`].
+    pub fn of_bus(text: &str) -> Result<Self, ChannelNameError> {
+        match text.strip_prefix(OWN) {
+            None => Self::new(text),
+            Some(rest) => Self::new(rest.strip_prefix(COMPANION).unwrap_or(rest)).map(|_| Self(text.into())),
+        }
+    }
+
+    /// The channel on which instances tell each other who is on this one.
+    pub fn companion(&self) -> Self {
+        Self(format!("{OWN}{COMPANION}{}", self.0).into())
+    }
+
+    /// The channel whose companion this is.
+    pub fn companion_of(&self) -> Option<Self> {
+        Self::new(self.0.strip_prefix(OWN)?.strip_prefix(COMPANION)?).ok()
+    }
+
+    /// The channel on which instances tell each other that they live.
+    pub fn of_instances() -> Self {
+        Self(format!("{OWN}instances").into())
+    }
+
+    /// Whether it is one of pushbridge's own.
+    pub fn is_own(&self) -> bool {
+        self.0.starts_with(OWN)
     }
 
     /// The name as text.
@@ -89,6 +125,22 @@ mod tests {
         assert_eq!(ChannelName::new(""), Err(ChannelNameError::Empty));
         assert!(matches!(ChannelName::new("a\nb"), Err(ChannelNameError::Control(_))));
         assert_eq!(ChannelName::new(&"x".repeat(513)), Err(ChannelNameError::TooLong(513)));
+    }
+
+    #[test]
+    fn own_channels_have_names_that_no_one_else_can_give() {
+        let channel = ChannelName::new(&"é".repeat(256)).expect("a name");
+        let companion = channel.companion();
+        assert!(companion.is_own() && ChannelName::of_instances().is_own() && !channel.is_own());
+        assert_eq!(companion.companion_of(), Some(channel.clone()));
+        assert_eq!((channel.companion_of(), ChannelName::of_instances().companion_of()), (None, None));
+        for own in [&companion, &ChannelName::of_instances(), &channel] {
+            assert_eq!(ChannelName::of_bus(own.as_str()).as_ref(), Ok(own));
+        }
+        assert!(ChannelName::new(companion.as_str()).is_err());
+        for wrong in ["", "\u{1}", "\u{1}of:", "\u{2}a", "\u{1}\u{1}a", "\u{1}of:a\nb"] {
+            assert!(ChannelName::of_bus(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

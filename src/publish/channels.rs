@@ -2,7 +2,10 @@
 //! instances.
 
 use crate::bus::{BusError, ChannelInfo};
+use crate::hub::policy::Presence;
 use crate::model::channel::ChannelName;
+use crate::presence::{KNOWN_WITHIN, Members};
+use crate::proto::presence::room::Listed;
 use crate::publish::respond::{self, PublishError};
 use crate::publish::settings::PublishSettings;
 use crate::publish::{Room, auth};
@@ -10,6 +13,7 @@ use crate::server::Response;
 use http::request::Parts;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Where channels are asked for; the name follows, percent-encoded.
@@ -17,7 +21,7 @@ pub(super) const CHANNELS_PATH: &str = "/v1/channels/";
 
 /// How long the bus may take.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Instances of one answer, unless `limit` says otherwise, and the most that it may say.
+/// Users or instances of one answer, unless `limit` says otherwise, and the most that it may say.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
@@ -26,8 +30,8 @@ const LIMIT_MAX: usize = 1000;
 enum Question<'a> {
     /// Where it is, what it keeps, how many are there.
     Channel,
-    /// Who is there: instances after this one, so many at most.
-    Presence { after: &'a str, limit: usize },
+    /// Who is there: users, or instances, after this one, so many at most.
+    Presence { after: Cow<'a, str>, limit: usize },
 }
 
 /// Answers one request; `rest` is what follows [`CHANNELS_PATH`].
@@ -39,15 +43,23 @@ pub(super) async fn answer(
 ) -> Result<Response, PublishError> {
     auth::authorize(&settings.auth, &head.headers, (room.now_secs)())?;
     let (channel, question) = read(rest, head.uri.query().unwrap_or_default())?;
-    let described = tokio::time::timeout(DESCRIBE_TIMEOUT, room.bus.describe(&channel)).await;
-    let info = described
-        .unwrap_or_else(|_| Err(BusError::Down("it takes too long".to_owned())))
-        .map_err(PublishError::Undescribed)?;
+    let info = timed(room.bus.describe(&channel)).await?;
     let answer = match question {
         Question::Channel => of_channel(&channel, &info),
-        Question::Presence { after, limit } => of_presence(&channel, info, after, limit),
+        Question::Presence { after, limit } if room.policies.load().of(&channel).presence == Presence::Counts => {
+            of_presence(&channel, info, &after, limit)
+        }
+        Question::Presence { after, limit } => {
+            let members = timed(room.presence.members(&channel, &after, limit)).await?;
+            of_members(of_presence(&channel, info, "", LIMIT_MAX), &members)
+        }
     };
     Ok(respond::json(&answer))
+}
+
+async fn timed<T>(asked: impl Future<Output = Result<T, BusError>>) -> Result<T, PublishError> {
+    let answered = tokio::time::timeout(DESCRIBE_TIMEOUT, asked).await;
+    answered.unwrap_or_else(|_| Err(BusError::Down("it takes too long".to_owned()))).map_err(PublishError::Undescribed)
 }
 
 fn read<'a>(rest: &str, query: &'a str) -> Result<(ChannelName, Question<'a>), PublishError> {
@@ -70,7 +82,8 @@ fn read<'a>(rest: &str, query: &'a str) -> Result<(ChannelName, Question<'a>), P
             text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit)).ok_or(PublishError::Limit(LIMIT_MAX))?
         }
     };
-    Ok((channel, Question::Presence { after: parameter("after").unwrap_or_default(), limit }))
+    let after = percent_decode_str(parameter("after").unwrap_or_default()).decode_utf8_lossy();
+    Ok((channel, Question::Presence { after, limit }))
 }
 
 fn of_channel(channel: &ChannelName, info: &ChannelInfo) -> serde_json::Value {
@@ -100,6 +113,28 @@ fn of_presence(channel: &ChannelName, mut info: ChannelInfo, after: &str, limit:
     })
 }
 
+/// The users of a channel, beside what is told of its instances.
+fn of_members(mut presence: serde_json::Value, members: &Members) -> serde_json::Value {
+    let member = |listed: &Listed| {
+        let instances: Vec<_> = listed
+            .instances
+            .iter()
+            .map(|(instance, member)| json!({ "instance": &**instance, "sessions": member.sessions }))
+            .collect();
+        json!({
+            "user": &*listed.user,
+            "sessions": listed.instances.iter().map(|(_, member)| u64::from(member.sessions)).sum::<u64>(),
+            "since_ms": listed.instances.iter().map(|(_, member)| member.since_ms).min(),
+            "instances": instances,
+        })
+    };
+    presence["users"] = json!(members.users);
+    presence["members"] = members.page.iter().map(member).collect();
+    presence["next"] = json!(members.page.last().filter(|_| members.more).map(|last| &*last.user));
+    presence["members_within_ms"] = json!(KNOWN_WITHIN.as_millis() as u64);
+    presence
+}
+
 fn sessions(info: &ChannelInfo) -> usize {
     info.instances.iter().map(|(_, sessions)| sessions).sum()
 }
@@ -121,12 +156,13 @@ mod tests {
 
     #[test]
     fn a_path_names_a_channel() {
-        let presence = |after, limit| Question::Presence { after, limit };
+        let presence = |after: &'static str, limit| Question::Presence { after: after.into(), limit };
         check("prices.ACME", "", Some(("prices.ACME", Question::Channel)));
         check("a%2Fpresence", "", Some(("a/presence", Question::Channel)));
         check("a%20%C3%BC", "limit=x", Some(("a ü", Question::Channel)));
         check("a/presence", "", Some(("a", presence("", 100))));
         check("a/presence", "limit=7&after=b", Some(("a", presence("b", 7))));
+        check("a/presence", "after=%C3%BC%20b", Some(("a", presence("ü b", 100))));
         check("a/presence", "limit=1000", Some(("a", presence("", 1000))));
         for wrong in ["", "/presence", "a/", "a/b", "a/presence/", "%ff", "%00", &"x".repeat(513)] {
             check(wrong, "", None);

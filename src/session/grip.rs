@@ -16,6 +16,7 @@ use crate::bus::Attached;
 use crate::hub::HubError;
 use crate::hub::ids::Standing;
 use crate::hub::shard::Subscription;
+use crate::proto::grip::filters::Subscriber as _;
 use crate::proto::grip::holding::Holding;
 use crate::proto::grip::keep_alive::KeepAlive;
 use crate::proto::grip::link::LinkError;
@@ -77,6 +78,7 @@ enum Joined {
 fn join(subscription: &mut Subscription, holding: &Holding) -> Result<Joined, HubError> {
     let hub = Rc::clone(subscription.shard());
     let hub = hub.hub();
+    subscription.name(holding.meta("user"));
     let mut joined = Joined::Whole;
     for channel in holding.channels() {
         let position = match holding.seen(channel) {

@@ -214,6 +214,10 @@ mod tests {
             *self.takes.lock() += 1;
             Box::pin(ready(Ok(None)))
         }
+
+        fn give_back<'a>(&'a self, _: &'a SessionKey, _: StoredSession) -> BoxFuture<'a, Result<(), StoreError>> {
+            Box::pin(ready(Ok(())))
+        }
     }
 
     fn key() -> SessionKey {

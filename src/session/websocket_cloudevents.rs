@@ -189,6 +189,7 @@ async fn open_with<F: Feed>(opening: Opening<'_>, feed: F) -> Result<(http::Resp
         Err(response) => return Err(Refused::ByBackend(response)),
     };
     let mut subscriptions = Subscriptions::new(feed, opening.session.subscriptions_max);
+    subscriptions.feed.name(accept.user_id.as_deref());
     let fitted = match fit(&accept, opening.fields, &mut head) {
         Ok(()) => join(&accept, &opening.settings.hub, exchange.id(), &mut subscriptions).await,
         Err(refused) => Err(refused),

@@ -239,6 +239,7 @@ async fn open_with<F: Feed>(
     token::tell(head.headers_mut(), moving.token.as_ref(), moving.resumed);
     let mut subscriptions = Subscriptions::new(feed, settings.subscriptions_max);
     let early = subscribe_early(&mut exchange, &mut subscriptions).await;
+    subscriptions.feed.name(exchange.user());
     let start = Start::new(Box::new(exchange), subscriptions, settings, metrics);
     Ok((head, Start { early, keeper: moving.keeper, ..start }))
 }

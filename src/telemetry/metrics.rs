@@ -11,6 +11,7 @@ mod grip;
 mod histogram;
 mod labels;
 mod page;
+mod presence;
 mod totals;
 mod worker;
 
@@ -18,6 +19,7 @@ pub use bus::BusMetrics;
 pub use config::RunningConfig;
 pub use grip::{GripPage, GripRefusal};
 pub use labels::{ComebackResult, KeepResult, PublishResult, Refusal, ReloadResult, UpstreamResult};
+pub use presence::PresenceMetrics;
 pub use worker::{ConnectionGuard, WorkerMetrics};
 
 use crate::model::drain::Phase;
@@ -37,6 +39,7 @@ pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub struct Metrics {
     totals: Totals,
     bus: Arc<BusMetrics>,
+    presence: Arc<PresenceMetrics>,
     /// What others measure: the process itself.
     registry: Registry,
 }
@@ -61,7 +64,7 @@ impl Metrics {
     pub fn new() -> Arc<Self> {
         let registry = Registry::new();
         register_process(&registry);
-        Arc::new(Self { totals: Totals::default(), bus: Arc::default(), registry })
+        Arc::new(Self { totals: Totals::default(), bus: Arc::default(), presence: Arc::default(), registry })
     }
 
     /// Handles for one worker.
@@ -72,6 +75,11 @@ impl Metrics {
     /// What the shared bus counts.
     pub fn bus(&self) -> &Arc<BusMetrics> {
         &self.bus
+    }
+
+    /// What is counted of who is on channels.
+    pub fn presence(&self) -> &Arc<PresenceMetrics> {
+        &self.presence
     }
 
     /// Says how large the hub is; called about once a second.
@@ -129,6 +137,7 @@ impl Metrics {
         let mut page = Page::default();
         self.totals.write(&mut page);
         self.bus.write(&mut page);
+        self.presence.write(&mut page);
         let mut families = page.into_families();
         families.extend(self.registry.gather());
         let mut text = String::new();

@@ -17,6 +17,7 @@ mod cloudevents;
 mod drain;
 mod grip;
 mod limits;
+mod members;
 mod polls;
 mod presence;
 mod proxy;

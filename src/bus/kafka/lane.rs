@@ -258,6 +258,11 @@ impl Lane {
                 let outcome = put.map(Told::Put).ok_or_else(|| "the session can't be read".to_owned());
                 self.tell(state, stamp, outcome);
             }
+            Note::Back(key, text) => {
+                let back = StoredSession::decode(&text).map(|session| self.sessions.give_back_at(&key, session, at_us));
+                let outcome = back.map(Told::Back).ok_or_else(|| "the session can't be read".to_owned());
+                self.tell(state, stamp, outcome);
+            }
             Note::Take(key) => self.tell(state, stamp, Ok(Told::Taken(self.sessions.take_at(&key, at_us)))),
             Note::Who(channel) => {
                 let is_asking = unix_ms().saturating_sub(at_ms) < presence::QUESTION_MS_MAX;

@@ -14,6 +14,8 @@ pub enum Note {
     Put(SessionKey, Box<[u8]>),
     /// A session is taken by its client.
     Take(SessionKey),
+    /// A session that was taken waits again, as this text: its client was refused.
+    Back(SessionKey, Box<[u8]>),
     /// Who has sessions on the channel?
     Who(ChannelName),
     /// The writer has so many.
@@ -26,6 +28,7 @@ impl Note {
         match self {
             Self::Put(..) => "put",
             Self::Take(_) => "take",
+            Self::Back(..) => "back",
             Self::Who(_) => "who",
             Self::Here(..) => "here",
         }
@@ -34,7 +37,7 @@ impl Note {
     /// The key of its record.
     pub fn key(&self) -> &str {
         match self {
-            Self::Put(key, _) | Self::Take(key) => key.as_str(),
+            Self::Put(key, _) | Self::Take(key) | Self::Back(key, _) => key.as_str(),
             Self::Who(channel) | Self::Here(channel, _) => channel.as_str(),
         }
     }
@@ -42,7 +45,7 @@ impl Note {
     /// The value of its record.
     pub fn value(&self) -> Option<Vec<u8>> {
         match self {
-            Self::Put(_, text) => Some(text.to_vec()),
+            Self::Put(_, text) | Self::Back(_, text) => Some(text.to_vec()),
             Self::Here(_, sessions) => Some(sessions.to_string().into_bytes()),
             Self::Take(_) | Self::Who(_) => None,
         }
@@ -52,9 +55,10 @@ impl Note {
     pub fn parse(word: &str, key: &str, value: Option<&[u8]>) -> Option<Self> {
         Some(match word {
             "put" => Self::Put(SessionKey::parse(key)?, value?.into()),
+            "back" => Self::Back(SessionKey::parse(key)?, value?.into()),
             "take" => Self::Take(SessionKey::parse(key)?),
-            "who" => Self::Who(ChannelName::new(key).ok()?),
-            "here" => Self::Here(ChannelName::new(key).ok()?, std::str::from_utf8(value?).ok()?.parse().ok()?),
+            "who" => Self::Who(ChannelName::of_bus(key).ok()?),
+            "here" => Self::Here(ChannelName::of_bus(key).ok()?, std::str::from_utf8(value?).ok()?.parse().ok()?),
             _ => return None,
         })
     }

@@ -18,6 +18,8 @@ pub enum Told {
     Put(Result<Put, StoreError>),
     /// The session, if it waited.
     Taken(Option<StoredSession>),
+    /// Whether the session waits again.
+    Back(Result<(), StoreError>),
 }
 
 /// Whether a message counts.

@@ -112,7 +112,7 @@ pub fn decode(read: &RecordAndOffset) -> Option<Read> {
     let message = match word {
         "epoch" => None,
         "message" => {
-            let channel = ChannelName::new(std::str::from_utf8(read.record.key.as_deref()?).ok()?).ok()?;
+            let channel = ChannelName::of_bus(std::str::from_utf8(read.record.key.as_deref()?).ok()?).ok()?;
             Some(envelope::decode(channel, read.record.value.as_deref()?).ok()?)
         }
         word => {
@@ -183,7 +183,7 @@ mod tests {
         }
 
         #[test]
-        fn any_note_is_read_or_refused(word in "put|take|who|here", key in ".{0,50}", value in proptest::option::of(".{0,20}")) {
+        fn any_note_is_read_or_refused(word in "put|take|back|who|here", key in ".{0,50}", value in proptest::option::of(".{0,20}")) {
             let _ = Note::parse(&word, &key, value.as_deref().map(str::as_bytes));
         }
     }
@@ -193,7 +193,8 @@ mod tests {
         let (channel, key) = (message().channel, SessionToken::from_random([7; 16]).key("r", &[]));
         let notes = [
             Note::Put(key.clone(), b"{}".as_slice().into()),
-            Note::Take(key),
+            Note::Take(key.clone()),
+            Note::Back(key, b"{}".as_slice().into()),
             Note::Who(channel.clone()),
             Note::Here(channel, 7),
         ];

@@ -34,6 +34,14 @@ impl KafkaStore {
             _ => Err(down("another answer than was asked for").into()),
         }
     }
+
+    async fn give_back_session(&self, key: &SessionKey, session: StoredSession) -> Result<(), StoreError> {
+        let text = session.encode()?.into_bytes().into();
+        match self.bus.write_session(key, Note::Back(key.clone(), text)).await? {
+            Told::Back(back) => back,
+            _ => Err(down("another answer than was asked for").into()),
+        }
+    }
 }
 
 impl SessionStore for KafkaStore {
@@ -47,5 +55,9 @@ impl SessionStore for KafkaStore {
 
     fn take<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<StoredSession>, StoreError>> {
         Box::pin(self.take_session(key))
+    }
+
+    fn give_back<'a>(&'a self, key: &'a SessionKey, session: StoredSession) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.give_back_session(key, session))
     }
 }

@@ -104,6 +104,21 @@ impl NatsStore {
         Ok(None)
     }
 
+    async fn give_back_session(&self, key: &SessionKey, session: StoredSession) -> Result<(), StoreError> {
+        let text: bytes::Bytes = session.encode()?.into();
+        let journal = self.bus.shared.journal()?;
+        for _ in 0..TRIES_MAX {
+            let Some(Entry { sequence, session: None }) = self.newest(&journal, key).await? else { return Ok(()) };
+            let back = PublishMessage::build().payload(text.clone()).expected_last_subject_sequence(sequence);
+            match self.send(&journal, key, back).await {
+                Ok(()) => return Ok(()),
+                Err(PublishErrorKind::WrongLastSequence) => {}
+                Err(kind) => return Err(down(&kind.to_string()).into()),
+            }
+        }
+        Err(down("a session changes too fast").into())
+    }
+
     async fn newest(&self, journal: &Journal, key: &SessionKey) -> Result<Option<Entry>, StoreError> {
         let name = format!("KV_{}", self.bucket());
         let stream = journal.context().get_stream_no_info(name).await.map_err(|error| down(&error.to_string()))?;
@@ -135,5 +150,9 @@ impl SessionStore for NatsStore {
 
     fn take<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<StoredSession>, StoreError>> {
         Box::pin(self.take_session(key))
+    }
+
+    fn give_back<'a>(&'a self, key: &'a SessionKey, session: StoredSession) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.give_back_session(key, session))
     }
 }

@@ -60,7 +60,7 @@ impl Keys {
         let name = live.strip_prefix(self.start.as_bytes())?.strip_suffix(b"}:live")?;
         let name = std::str::from_utf8(name).ok()?;
         let name = name.replace("%7b", "{").replace("%7d", "}").replace("%25", "%");
-        ChannelName::new(&name).ok()
+        ChannelName::of_bus(&name).ok()
     }
 
     /// That an instance lives.

@@ -14,12 +14,14 @@ pub struct RedisStore {
     bus: Arc<RedisBus>,
     ttl_ms: u64,
     keep: Script,
+    back: Script,
 }
 
 impl RedisStore {
     /// Keeps each session for `ttl`.
     pub fn new(bus: Arc<RedisBus>, ttl: Duration) -> Self {
-        Self { bus, ttl_ms: ttl.as_millis() as u64, keep: Script::new(include_str!("keep.lua")) }
+        let (keep, back) = (Script::new(include_str!("keep.lua")), Script::new(include_str!("back.lua")));
+        Self { bus, ttl_ms: ttl.as_millis() as u64, keep, back }
     }
 }
 
@@ -47,6 +49,17 @@ impl SessionStore for RedisStore {
             let text: Option<Vec<u8>> =
                 take.query_async(&mut link.commands.clone()).await.map_err(|error| failed(&error))?;
             Ok(text.and_then(|text| StoredSession::decode(&text)))
+        })
+    }
+
+    fn give_back<'a>(&'a self, key: &'a SessionKey, session: StoredSession) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let text = session.encode()?;
+            let link = self.bus.link()?;
+            let mut back = self.back.prepare_invoke();
+            back.key(self.bus.shared.keys.session(key)).arg(text).arg(self.ttl_ms);
+            let given: Result<bool, _> = back.invoke_async(&mut link.commands.clone()).await;
+            given.map(drop).map_err(|error| failed(&error))
         })
     }
 }

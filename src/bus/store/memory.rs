@@ -73,6 +73,25 @@ impl MemoryStore {
         kept.insert(key, Entry { end_us: now_us + self.ttl_us, bytes: 0, session: None });
         Some(session)
     }
+
+    /// [`SessionStore::give_back`] at a time.
+    pub(in crate::bus) fn give_back_at(
+        &self,
+        key: &SessionKey,
+        session: StoredSession,
+        now_us: u64,
+    ) -> Result<(), StoreError> {
+        let bytes = size(&session);
+        if bytes > SESSION_BYTES_MAX {
+            return Err(StoreError::TooLarge(bytes));
+        }
+        let mut kept = self.kept.lock();
+        kept.forget(now_us);
+        if kept.sessions.get(key).is_some_and(|entry| entry.session.is_none()) {
+            kept.insert(key, Entry { end_us: now_us + self.ttl_us, bytes, session: Some(session) });
+        }
+        Ok(())
+    }
 }
 
 impl Kept {
@@ -119,6 +138,10 @@ impl SessionStore for MemoryStore {
 
     fn take<'a>(&'a self, key: &'a SessionKey) -> BoxFuture<'a, Result<Option<StoredSession>, StoreError>> {
         Box::pin(ready(Ok(self.take_at(key, self.clock.now_us()))))
+    }
+
+    fn give_back<'a>(&'a self, key: &'a SessionKey, session: StoredSession) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(ready(self.give_back_at(key, session, self.clock.now_us())))
     }
 }
 

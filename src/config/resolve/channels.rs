@@ -2,10 +2,10 @@
 
 use super::Resolver;
 use crate::config::defaults;
-use crate::config::file::{Channel, File, SlowConsumer as SlowWord};
+use crate::config::file::{Channel, File, Presence as PresenceWord, SlowConsumer as SlowWord};
 use crate::config::quantity::Size;
 use crate::config::read::{Given, WordOr, quote};
-use crate::hub::policy::{ChannelPolicies, ChannelPolicy, ConflateKey, SlowConsumer};
+use crate::hub::policy::{ChannelPolicies, ChannelPolicy, ConflateKey, Presence, SlowConsumer};
 use crate::model::pattern::ChannelPattern;
 use std::time::Duration;
 
@@ -15,14 +15,19 @@ const HISTORY_BYTES_RANGE: std::ops::RangeInclusive<u64> = 1..=16 << 30;
 /// The hub looks at ages no finer than this, and a month is beyond what memory is for.
 const AGE_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(30 * 24 * 3600);
 
+/// A reconnect takes a second at least; who is away for longer than ten minutes is gone.
+const LEAVE_AFTER_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
+/// What an instance announces that then crashes is announced by another, under the same id, within this time.
+const WINDOW_MIN: Duration = Duration::from_secs(120);
+
 impl Resolver<'_> {
-    pub(super) fn channels(&mut self, file: &File) -> ChannelPolicies {
+    pub(super) fn channels(&mut self, file: &File, window: Duration) -> ChannelPolicies {
         let mut entries: Vec<(ChannelPattern, ChannelPolicy)> = Vec::new();
         for channel in file.channels.value().into_iter().flatten() {
             let pattern =
                 self.required(&channel.value.r#match, &channel.spot, "match", "write a pattern, such as prices.*");
             let pattern = pattern.and_then(|given| Some((self.pattern(given)?, given)));
-            let policy = self.policy(channel);
+            let policy = self.policy(channel, window);
             let Some((pattern, given)) = pattern else { continue };
             if entries.iter().any(|(known, _)| known == &pattern || known.as_str() == "**") {
                 let text = "never applies, since an earlier entry covers it; remove it or move it up";
@@ -38,7 +43,7 @@ impl Resolver<'_> {
         ChannelPattern::new(&given.value).map_err(|error| self.problems.add(&given.spot, error.to_string())).ok()
     }
 
-    fn policy(&mut self, channel: &Given<Channel>) -> ChannelPolicy {
+    fn policy(&mut self, channel: &Given<Channel>, window: Duration) -> ChannelPolicy {
         let default = defaults::channel();
         let shape = &channel.value;
         let history = shape.history.value().cloned().unwrap_or_default();
@@ -49,6 +54,7 @@ impl Resolver<'_> {
             history_bytes_max: self.size(&history.max_bytes, HISTORY_BYTES_RANGE, default.history_bytes_max as u64),
             slow_consumer: self.slow_consumer(channel),
             message_bytes_max: self.size(&shape.max_message, MESSAGE_BYTES_RANGE, default.message_bytes_max as u64),
+            presence: self.presence(channel, window),
         };
         if policy.message_bytes_max > policy.history_bytes_max {
             let (message, history_bytes) =
@@ -60,6 +66,26 @@ impl Resolver<'_> {
                 .add(spot, format!("{text} message may not fit; raise history.max_bytes or lower max_message"));
         }
         policy
+    }
+
+    fn presence(&mut self, channel: &Given<Channel>, window: Duration) -> Presence {
+        let Some(given) = channel.value.presence.given() else { return Presence::Counts };
+        let announced = match &given.value {
+            WordOr::Word(PresenceWord::Counts) => return Presence::Counts,
+            WordOr::Word(PresenceWord::Members) => return Presence::Members,
+            WordOr::Keys(announced) => announced,
+        };
+        let remedy = "say how long a user may be away before that is a leave, such as 10s";
+        if self.required(&announced.leave_after, &given.spot, "leave_after", remedy).is_none() {
+            return Presence::Members;
+        }
+        if window < WINDOW_MIN {
+            let text =
+                "joins and leaves need publish.idempotency_window to be 2m or longer, so that none is published twice";
+            self.problems.add(&given.spot, text);
+        }
+        let leave_after = self.span(&announced.leave_after, LEAVE_AFTER_RANGE, Duration::ZERO);
+        Presence::Announced { leave_after_ms: u64::try_from(leave_after.as_millis()).unwrap_or(u64::MAX) }
     }
 
     fn slow_consumer(&mut self, channel: &Given<Channel>) -> SlowConsumer {

@@ -24,8 +24,18 @@ pub(in crate::hub) struct Reader {
     pub(in crate::hub) route: Option<u16>,
     /// Messages that conflation picked, to be delivered before the log goes on.
     pub(in crate::hub) backlog: Option<Box<Backlog>>,
+    /// Whose it is, if that is known.
+    pub(in crate::hub) named: Option<Box<Named>>,
     waker: Option<Waker>,
     sleep: Sleep,
+}
+
+/// The user of a session.
+#[derive(Debug)]
+pub(in crate::hub) struct Named {
+    pub(in crate::hub) user: Arc<str>,
+    /// The mirrors of the channels on which the session is counted under that name.
+    pub(in crate::hub) counted: Vec<u32>,
 }
 
 /// What conflation picked of one channel.
@@ -99,6 +109,7 @@ impl Reader {
             kind: None,
             route: None,
             backlog: None,
+            named: None,
             waker: None,
             sleep: Sleep::Awake,
         }

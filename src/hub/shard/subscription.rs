@@ -105,6 +105,12 @@ impl Subscription {
         state.ends.plan(self.key, &mut state.readers[self.key as usize], at_us, reason);
     }
 
+    /// Says whose session it is, as far as its backend said: on channels that know their members it is counted under
+    /// that name. `None`, and what can be no name, is nobody's.
+    pub fn name(&mut self, user: Option<&str>) {
+        self.shard.name(self.key, user);
+    }
+
     /// Whether the session's time is over: it is to be dropped as it is.
     pub fn is_cut(&self) -> bool {
         self.shard.state.borrow().readers[self.key as usize].ending == Ending::Cut
@@ -257,7 +263,9 @@ impl Subscription {
             reader.reads.take(index)
         };
         if let Some(read) = read {
-            self.shard.leave(&read);
+            let mut named = self.shard.state.borrow_mut().readers[self.key as usize].named.take();
+            self.shard.leave(&read, named.as_deref_mut());
+            self.shard.state.borrow_mut().readers[self.key as usize].named = named;
         }
         true
     }
@@ -271,17 +279,17 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let reads = {
+        let (reads, mut named) = {
             let state: &mut State = &mut self.shard.state.borrow_mut();
             let reader = state.readers.remove(self.key as usize);
             if let Some(route) = reader.route {
                 state.routes.leave(route);
             }
-            reader.reads
+            (reader.reads, reader.named)
         };
         self.shard.hub.sessions.fetch_sub(1, Ordering::Relaxed);
         for read in reads.as_slice() {
-            self.shard.leave(read);
+            self.shard.leave(read, named.as_deref_mut());
         }
     }
 }

@@ -60,6 +60,13 @@ impl Meta {
         self.words.iter().map(|(name, value)| (name.as_str().into(), text(value).into())).collect()
     }
 
+    /// A word as text, by its name without `Meta-`.
+    pub fn word(&self, name: &str) -> Option<&str> {
+        let is_named = |known: &HeaderName| known.as_str().strip_prefix("meta-") == Some(name);
+        let (_, value) = self.words.iter().find(|(known, _)| is_named(known))?;
+        std::str::from_utf8(value.as_bytes()).ok()
+    }
+
     /// How often the words have changed.
     pub fn changes(&self) -> u32 {
         self.changes
@@ -144,6 +151,7 @@ mod tests {
             []
         );
         assert_eq!(echoed(&meta), [pair("meta-user", "bob")]);
+        assert_eq!((meta.word("user"), meta.word("use")), (Some("bob"), None));
         assert_eq!(meta.learn(&fields(&[("set-meta-user", "eve"), ("set-meta-room", "7")])), []);
         let before = meta.changes();
         assert_eq!(echoed(&meta), [pair("meta-room", "7"), pair("meta-user", "eve")]);

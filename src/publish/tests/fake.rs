@@ -10,6 +10,7 @@ use crate::model::message::Message;
 use crate::model::pattern::ChannelPattern;
 use crate::model::position::Position;
 use crate::model::secret::Secret;
+use crate::presence::Presence;
 use crate::proto::webhook::Template;
 use crate::publish::body::Waits;
 use crate::publish::settings::{PublishAuth, PublishSettings, WebhookSettings, WebhookVerify};
@@ -169,11 +170,14 @@ impl World {
         let settings = Arc::new(ArcSwap::from_pointee(settings));
         let bus = Arc::new(FakeBus::default());
         let policies = Arc::new(ArcSwap::from_pointee(policies));
+        let hub = Hub::new(1, Clock::start(), HubLimits::default(), Arc::default());
+        let presence = Presence::start(Arc::clone(&bus) as Arc<dyn Bus>, Arc::clone(&hub), Arc::default());
         let new = PublishHandler::new(
             Arc::clone(&settings),
             policies,
             Arc::clone(&bus) as Arc<dyn Bus>,
-            Sequences::new(Hub::new(1, Clock::start(), HubLimits::default(), Arc::default()), Audience::Here),
+            Sequences::new(hub, Audience::Here),
+            presence.expect("a thread"),
             Metrics::new().worker(),
         );
         let room = Rc::into_inner(new.room).expect("one owner");

@@ -38,6 +38,12 @@ pub trait Dialect {
     fn meta(&self) -> Option<&Meta>;
     /// What the backend said of the session for the filters of its channels.
     fn subscription_meta(&self) -> &[(Box<str>, Box<str>)];
+    /// Whose session it is, as far as the backend said; `None` also where that is known from the start.
+    fn user(&self) -> Option<&str> {
+        let words = self.subscription_meta().iter();
+        let said = words.filter(|(name, _)| **name == *"user").map(|(_, value)| &**value).next();
+        said.or_else(|| self.meta()?.word("user"))
+    }
     /// Closes the client, as a publisher asked.
     fn close_by_publisher(&mut self, close: Close);
     /// Asks the backend soon, as a publisher asked; nothing where there is nothing to ask.

@@ -195,6 +195,10 @@ impl<W: Wire, F: Feed> Run<W, F> {
         if self.early.is_empty() {
             self.early = VecDeque::new();
         }
+        // What was done may come from an answer that says whose session it is. A dialect without meta has said so.
+        if acted && self.exchange.meta().is_some() {
+            self.subscriptions.feed.name(self.exchange.user());
+        }
         acted
     }
 

@@ -57,6 +57,8 @@ pub trait Feed {
     fn next(&mut self) -> Option<Delivery>;
     /// Ready when there may be something.
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Says whose session it is, as far as its backend said.
+    fn name(&mut self, user: Option<&str>);
     /// Lets the bus follow a channel, which can be joined then while the answer is held.
     fn attach(&self, channel: &ChannelName) -> BoxFuture<'static, Result<Attached, BusError>>;
     /// Joins a channel from now on, or from where the session was on it before it moved here.
@@ -107,6 +109,10 @@ impl Feed for HubFeed {
 
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.subscription.poll_wait(cx)
+    }
+
+    fn name(&mut self, user: Option<&str>) {
+        self.subscription.name(user);
     }
 
     fn attach(&self, channel: &ChannelName) -> BoxFuture<'static, Result<Attached, BusError>> {

@@ -228,6 +228,8 @@ impl TestHub {
 }
 
 impl Feed for TestHub {
+    fn name(&mut self, _: Option<&str>) {}
+
     fn is_cut(&self) -> bool {
         false
     }

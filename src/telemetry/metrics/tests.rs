@@ -178,6 +178,7 @@ fn exported() -> Listing {
     let mut page = Page::default();
     metrics.totals.write(&mut page);
     metrics.bus.write(&mut page);
+    metrics.presence.write(&mut page);
     let mut listing = Listing::new();
     for family in page.into_families().into_iter().chain(metrics.registry.gather()) {
         assert!(!family.help().is_empty(), "{} has no help", family.name());

@@ -166,3 +166,59 @@ async fn a_client_that_closes_leaves_no_session() {
     let again = open(&mut stage, Http::H1, &path, None).await;
     assert_eq!(resumed(&again), Some("false"));
 }
+
+#[tokio::test]
+async fn a_client_that_is_refused_may_come_back_with_the_same_token() {
+    let redis = Redis::start();
+    let (mut a, mut b) = two(&redis).await;
+    for http in BOTH {
+        let socket = open(&mut a, http, "/chat/x", None).await;
+        let path = format!("/chat/x?session={}", token(&socket));
+        lose(&mut a, socket).await;
+        say(&a, "1").await;
+        // Refused by its backend, and once without an answer at all.
+        let refused = b.refused(http, &path, &[], |asked| asked.answer(503, &[("retry-after", "1")], "busy")).await;
+        assert_eq!((refused.status.as_u16(), refused.text()), (503, "busy"));
+        assert_eq!(b.refused(http, &path, &[], drop).await.status, 502);
+        b.backend.expect("DISCONNECT\r\n").await.grip("");
+        // A client that goes while its backend is asked has it again, too.
+        let opening = tokio::spawn({
+            let (at, path) = (b.at(http), path.clone());
+            async move { Socket::try_open(http, at, &path, &[]).await.map(drop).map_err(drop) }
+        });
+        let asked = b.backend.expect("OPEN\r\n").await;
+        assert_eq!(asked.fields["meta-user"], "bob");
+        opening.abort();
+        let _ = opening.await;
+        let sees = async {
+            // Its session is looked for until it is there; what finds none is refused, which uses nothing up.
+            loop {
+                let opening = Socket::try_open(http, a.at(http), &path, &[]);
+                let (opened, ()) = tokio::join!(opening, async {
+                    let asked = a.backend.expect("OPEN\r\n").await;
+                    match asked.fields.contains_key("meta-user") {
+                        true => asked.answer(
+                            200,
+                            &[("sec-websocket-extensions", "grip")],
+                            format!("OPEN\r\n{}", control(SUBSCRIBE)),
+                        ),
+                        false => asked.answer(403, &[], ""),
+                    }
+                });
+                if let Ok(socket) = opened {
+                    return socket;
+                }
+            }
+        };
+        let mut again = tokio::time::timeout(std::time::Duration::from_secs(60), sees).await.expect("it is back");
+        drop(asked);
+        b.backend.expect("DISCONNECT\r\n").await.grip("");
+        assert_eq!(resumed(&again), Some("true"));
+        again.expect(TEXT, "1").await;
+        // Once it has its session, the token is used up.
+        let other = open(&mut b, http, &path, None).await;
+        assert_eq!(resumed(&other), Some("false"));
+        lose(&mut a, again).await;
+        lose(&mut b, other).await;
+    }
+}

@@ -19,6 +19,7 @@ pub async fn all(a: &dyn SessionStore, b: &dyn SessionStore, short: &dyn Session
     a_session_is_renewed(a, b).await;
     of_many_that_take_one_gets_it(a, b).await;
     what_was_taken_stays_taken(a, b).await;
+    what_is_given_back_waits_again(a, b).await;
     what_is_too_large_is_refused(a).await;
     what_nobody_comes_for_is_forgotten(short).await;
 }
@@ -83,6 +84,20 @@ async fn what_was_taken_stays_taken(a: &dyn SessionStore, b: &dyn SessionStore) 
         assert_eq!(b.take(&key).await, Ok(None));
         assert_eq!(b.put(&key, session(4)).await, Ok(Put::Taken));
     }
+}
+
+/// And counts once more, no more; nobody can give what was not taken.
+async fn what_is_given_back_waits_again(a: &dyn SessionStore, b: &dyn SessionStore) {
+    let (key, first, other) = (key(), session(1), session(2));
+    assert_eq!(a.give_back(&key, other.clone()).await, Ok(()));
+    assert_eq!(b.take(&key).await, Ok(None), "it was never kept");
+    assert_eq!(a.put(&key, first.clone()).await, Ok(Put::Kept));
+    assert_eq!(b.give_back(&key, other.clone()).await, Ok(()));
+    assert_eq!(b.take(&key).await, Ok(Some(first.clone())), "it was not taken");
+    assert_eq!(a.put(&key, other.clone()).await, Ok(Put::Taken));
+    assert_eq!(b.give_back(&key, first.clone()).await, Ok(()));
+    assert_eq!(a.take(&key).await, Ok(Some(first)));
+    assert_eq!((b.take(&key).await, a.put(&key, other).await), (Ok(None), Ok(Put::Taken)));
 }
 
 async fn what_is_too_large_is_refused(a: &dyn SessionStore) {
