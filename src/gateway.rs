@@ -34,6 +34,7 @@ use crate::telemetry::access;
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::upstream::Upstreams;
 use arc_swap::{ArcSwap, Cache};
+use forward::Forwarded;
 use futures_util::future::LocalBoxFuture;
 use grip::Fetches;
 use http::header::{HOST, ORIGIN};
@@ -131,25 +132,56 @@ impl Inner {
                     Action::WebSocket(bridge) => Box::pin(self.websocket(bridge, parts, exchange)).await,
                     Action::Proxy(proxy) => {
                         let request = Request::from_parts(parts, body);
-                        self.forward(proxy, channels, request, exchange).await
+                        match self.forward(proxy, channels, request, exchange).await {
+                            Ok(Forwarded::Waiting(waiting)) => {
+                                return Answer::Waiting(Box::pin(async move {
+                                    let answer = self.made(waiting.await, told);
+                                    self.tell_answer(answer, seen.as_ref(), &peer, Some(&route), told)
+                                }));
+                            }
+                            Ok(Forwarded::Answer(answer)) => Ok(answer),
+                            Err(error) => Err(error),
+                        }
                     }
                 };
                 (Some(route), result)
             }
             Err(error) => (None, Err(error)),
         };
-        let mut answer = result.unwrap_or_else(|error| {
+        let mut answer = self.made(result, told);
+        if let (Some(fields), Some(Action::Push(push)), Some(origin)) =
+            (fields_mut(&mut answer), route.as_ref().map(|route| &route.action), origin)
+        {
+            cors::allow(fields, push.cors.as_ref(), &origin);
+        }
+        self.tell_answer(answer, seen.as_ref(), &peer, route.as_deref(), told)
+    }
+
+    /// The answer that a result makes.
+    fn made(&self, result: Result<Answer, ClientError>, told: Told) -> Answer {
+        result.unwrap_or_else(|error| {
             if let Some(reason) = error.refusal() {
                 self.parts.metrics.refused(reason);
             }
             Answer::Response(error.response(told.request_id))
-        });
-        if let Some((status, fields)) = head_mut(&mut answer) {
-            if let (Some(Action::Push(push)), Some(origin)) = (route.as_ref().map(|route| &route.action), origin) {
-                cors::allow(fields, push.cors.as_ref(), &origin);
-            }
-            self.tell(seen.as_ref(), &peer, route.as_deref(), status, told);
-        }
+        })
+    }
+
+    /// [`Inner::tell`] of an answer that there is.
+    fn tell_answer(
+        &self,
+        answer: Answer,
+        seen: Option<&Seen>,
+        peer: &Peer,
+        route: Option<&Route<Action>>,
+        told: Told,
+    ) -> Answer {
+        let status = match &answer {
+            Answer::Response(response) => response.status(),
+            Answer::Hold(hold) => hold.head.status(),
+            Answer::Later(_) | Answer::Waiting(_) => return answer,
+        };
+        self.tell(seen, peer, route, status, told);
         answer
     }
 
@@ -214,7 +246,7 @@ struct Exchange<'a> {
     request_id: RequestId,
     peer: &'a Peer,
     /// The route's name.
-    route: &'a str,
+    route: &'a Arc<str>,
 }
 
 /// By what a request's end is told of.
@@ -257,11 +289,11 @@ impl Seen {
     }
 }
 
-/// The status and the fields of an answer that there is.
-fn head_mut(answer: &mut Answer) -> Option<(StatusCode, &mut HeaderMap)> {
+/// The fields of an answer that there is.
+fn fields_mut(answer: &mut Answer) -> Option<&mut HeaderMap> {
     match answer {
-        Answer::Response(response) => Some((response.status(), response.headers_mut())),
-        Answer::Hold(hold) => Some((hold.head.status(), hold.head.headers_mut())),
-        Answer::Later(_) => None,
+        Answer::Response(response) => Some(response.headers_mut()),
+        Answer::Hold(hold) => Some(hold.head.headers_mut()),
+        Answer::Later(_) | Answer::Waiting(_) => None,
     }
 }

@@ -45,9 +45,15 @@ pub enum Answer {
     Response(Response),
     /// The exchange is taken over by a session.
     Hold(Hold),
-    /// A response that is waited for.
+    /// A response that is waited for, and after which the like is asked again.
     Later(Box<dyn Later>),
+    /// An answer that is waited for, whatever it is going to be.
+    Waiting(Waiting),
 }
+
+/// An answer that there may not be for a long time. Until then its connection has no HTTP machinery, which takes the
+/// answer when it is there. Dropping the future cancels it: the client is gone.
+pub type Waiting = LocalBoxFuture<'static, Answer>;
 
 impl From<Response> for Answer {
     fn from(response: Response) -> Self {

@@ -17,6 +17,7 @@ use crate::upstream::{Upgraded, UpstreamError, UpstreamIo, Upstreams};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use futures_util::future::LocalBoxFuture;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, UPGRADE,
 };
@@ -36,6 +37,19 @@ pub(in crate::gateway) fn path_and_query(uri: &Uri) -> PathAndQuery {
     found.unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
+/// What a request on a proxy route leads to.
+pub(in crate::gateway) enum Forwarded {
+    Answer(Answer),
+    /// The backend holds its response.
+    Waiting(LocalBoxFuture<'static, Result<Answer, ClientError>>),
+}
+
+impl From<Answer> for Forwarded {
+    fn from(answer: Answer) -> Self {
+        Self::Answer(answer)
+    }
+}
+
 impl Inner {
     /// Answers a request on a proxy route. What would go on without an end does not begin while sessions end.
     pub(in crate::gateway) async fn forward(
@@ -44,7 +58,7 @@ impl Inner {
         implicit: Vec<ChannelName>,
         request: Request,
         exchange: Exchange<'_>,
-    ) -> Result<Answer, ClientError> {
+    ) -> Result<Forwarded, ClientError> {
         let asks_for_tunnel = request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
         if asks_for_tunnel {
             self.takes_sessions()?;
@@ -55,20 +69,20 @@ impl Inner {
         let (answer, original) = forwarded.map_err(ClientError::Upstream)?;
         match (answer, original) {
             (Answer::Response(response), Some(original)) if grip::speaks(&response) => {
-                let held = grip::Holder { inner: Rc::clone(self), route: Arc::clone(route), implicit, original };
-                Box::pin(held.answer(response, exchange)).await
+                let (inner, route, name) = (Rc::clone(self), Arc::clone(route), Arc::clone(exchange.route));
+                Box::pin(grip::Holder { inner, route, name, implicit, original }.answer(response)).await
             }
             (Answer::Response(response), _) => {
                 let (head, body) = response.into_parts();
                 let endless = ending::is_endless(&head);
                 let response = Response::from_parts(head, body);
                 if !endless {
-                    return Ok(response.into());
+                    return Ok(Forwarded::Answer(response.into()));
                 }
                 self.takes_sessions()?;
-                Ok(ending::until(response, ending()).into())
+                Ok(Forwarded::Answer(ending::until(response, ending()).into()))
             }
-            (other, _) => Ok(other),
+            (other, _) => Ok(other.into()),
         }
     }
 }

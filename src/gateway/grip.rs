@@ -1,7 +1,8 @@
 //! A backend's answer that speaks GRIP: it holds its client, as a stream or as a response, or sends it on to a next page.
 //!
 //! ```text
-//! answer ─▶ instruct ─┬─ hold: response ─▶ waits ─▶ released · its time is over · asked again ─▶ answer …
+//! answer ─▶ instruct ─┬─ hold: response ─▶ waits (without its connection's HTTP machinery)
+//!                     │                      └─▶ released · its time is over · asked again ─▶ answer …
 //!                     ├─ hold: stream, or a next link ─▶ a session that owns the stream
 //!                     └─ neither ─▶ the response, without its Grip-* fields
 //! ```
@@ -11,21 +12,22 @@ mod links;
 mod read;
 
 use crate::drain::Phase;
-use crate::gateway::forward::{self, pass_back};
+use crate::gateway::Inner;
+use crate::gateway::forward::{self, Forwarded, pass_back};
 use crate::gateway::respond::ClientError;
 use crate::gateway::settings::{GripRoute, ProxyRoute};
-use crate::gateway::{Exchange, Inner};
 use crate::hub::shard::{Start, Subscription};
 use crate::model::channel::ChannelName;
 use crate::model::session::{SessionKind, Transport};
 use crate::proto::grip::holding::{Holding, StreamKind};
 use crate::proto::grip::instruct::{self, Inner as HeldResponse, Instruct, Mode};
 use crate::proto::grip::kept::Kept;
+use crate::proto::grip::release::Held;
 use crate::proto::grip::{FEATURE, FEATURES, LAST, SIGNATURE};
 use crate::proto::sse;
 use crate::server::body::Body;
 use crate::server::{Answer, Hold, Request, Response};
-use crate::session::grip::response::{self, Again, Outcome};
+use crate::session::grip::response::{self, Again, Outcome, Waiting};
 use crate::session::grip::stream::{self, Stream};
 use crate::session::grip::{Gone, Page, Source};
 use crate::telemetry::metrics::{GripPage, GripRefusal};
@@ -94,9 +96,23 @@ pub(in crate::gateway) fn sign(fields: &mut HeaderMap, upstream: &UpstreamSettin
 pub(in crate::gateway) struct Holder {
     pub(in crate::gateway) inner: Rc<Inner>,
     pub(in crate::gateway) route: Arc<ProxyRoute>,
+    /// The route's name.
+    pub(in crate::gateway) name: Arc<str>,
     /// The route's own channels.
     pub(in crate::gateway) implicit: Vec<ChannelName>,
     pub(in crate::gateway) original: Original,
+}
+
+/// How far a backend's answer has led.
+enum Step {
+    Answer(Answer),
+    Wait(Box<Waiting>),
+}
+
+impl From<Response> for Step {
+    fn from(response: Response) -> Self {
+        Self::Answer(response.into())
+    }
 }
 
 impl Holder {
@@ -104,37 +120,55 @@ impl Holder {
     ///
     /// # Errors
     /// When it can't be done.
-    pub(in crate::gateway) async fn answer(
-        self,
-        mut response: Response,
-        exchange: Exchange<'_>,
-    ) -> Result<Answer, ClientError> {
-        let mut round = 0;
+    pub(in crate::gateway) async fn answer(self, response: Response) -> Result<Forwarded, ClientError> {
         let mut gone = None;
+        Ok(match self.follow(response, 0, &mut gone).await? {
+            Step::Answer(answer) => Forwarded::Answer(answer),
+            Step::Wait(waiting) => Forwarded::Waiting(Box::pin(self.wait(waiting, gone))),
+        })
+    }
+
+    /// Waits for the end of a held response, and of those that come when the backend is asked again.
+    async fn wait(self, mut waiting: Box<Waiting>, mut gone: Option<Gone>) -> Result<Answer, ClientError> {
+        let mut round = 0;
         loop {
-            let read = read::instruct(response).await.map_err(|error| self.refused(error))?;
-            let (instruct, mode) = (&read.instruct, read.instruct.hold);
-            let links = || -> Rc<dyn Source> { Rc::new(self.links(exchange.route)) };
-            if gone.is_none() && mode.is_some() {
-                gone = Some(Gone { told: instruct.gone.clone().map(|link| (links(), link)) });
-            }
-            let is_head = self.original.method == Method::HEAD;
-            match mode {
-                Some(Mode::Response) if !is_head => {}
-                Some(Mode::Stream) if !is_head => return self.stream(read, gone, exchange).await,
-                None if !is_head && instruct.next.is_some() => return self.stream(read, gone, exchange).await,
-                _ => return Ok(read.into_response().into()),
-            }
-            let again = match self.wait(read, round, exchange).await? {
+            let last = match waiting.await {
                 Outcome::Answer(answer) => return Ok(released(answer).into()),
                 Outcome::Ask(last) => last,
             };
             round += 1;
-            self.inner.parts.metrics.grip_page(GripPage::Arrived);
-            response = self.ask_again(again).await?;
-            if !speaks(&response) {
-                return Ok(response.into());
+            // Boxed: what waits is not to have room for what asks.
+            match Box::pin(self.ask_again(last, round, &mut gone)).await? {
+                Step::Answer(answer) => return Ok(answer),
+                Step::Wait(next) => waiting = next,
             }
+        }
+    }
+
+    async fn ask_again(
+        &self,
+        last: Vec<HeaderValue>,
+        round: u32,
+        gone: &mut Option<Gone>,
+    ) -> Result<Step, ClientError> {
+        let asked = self.ask(last).await;
+        self.inner.parts.metrics.grip_page(if asked.is_ok() { GripPage::Arrived } else { GripPage::Failed });
+        let response = asked?;
+        if speaks(&response) { self.follow(response, round, gone).await } else { Ok(response.into()) }
+    }
+
+    async fn follow(&self, response: Response, round: u32, gone: &mut Option<Gone>) -> Result<Step, ClientError> {
+        let read = read::instruct(response).await.map_err(|error| self.refused(error))?;
+        let (instruct, mode) = (&read.instruct, read.instruct.hold);
+        if gone.is_none() && mode.is_some() {
+            *gone = Some(Gone { told: instruct.gone.clone().map(|link| (self.source(), link)) });
+        }
+        let is_head = self.original.method == Method::HEAD;
+        match mode {
+            Some(Mode::Response) if !is_head => self.hold(read, round).await,
+            Some(Mode::Stream) if !is_head => self.stream(read, gone.take()).await.map(Step::Answer),
+            None if !is_head && instruct.next.is_some() => self.stream(read, gone.take()).await.map(Step::Answer),
+            _ => Ok(read.into_response().into()),
         }
     }
 
@@ -142,15 +176,15 @@ impl Holder {
         self.route.grip.as_ref()
     }
 
-    fn links(&self, route: &str) -> Links {
-        Links {
+    fn source(&self) -> Rc<dyn Source> {
+        Rc::new(Links {
             inner: Rc::clone(&self.inner),
             route: Arc::clone(&self.route),
-            name: route.into(),
+            name: Arc::clone(&self.name),
             implicit: self.implicit.as_slice().into(),
             base: self.original.target.clone(),
             fields: self.original.fields.clone(),
-        }
+        })
     }
 
     fn holding(&self, instruct: &Instruct) -> Result<Holding, ClientError> {
@@ -167,16 +201,15 @@ impl Holder {
         &self,
         holding: &Holding,
         kind: SessionKind,
-        exchange: Exchange<'_>,
     ) -> Result<(Subscription, crate::bus::Attached), ClientError> {
         let channels: Vec<ChannelName> = holding.channels().cloned().collect();
         let attached = self.inner.parts.bus.attach(&channels, None).await?;
         let mut subscription = self.inner.parts.shard.subscribe(&[], None, Start::Now)?;
-        subscription.label(kind, exchange.route);
+        subscription.label(kind, &self.name);
         Ok((subscription, attached))
     }
 
-    async fn stream(&self, read: Read, gone: Option<Gone>, exchange: Exchange<'_>) -> Result<Answer, ClientError> {
+    async fn stream(&self, read: Read, gone: Option<Gone>) -> Result<Answer, ClientError> {
         self.inner.takes_sessions()?;
         self.note_unknown_filters(&read.instruct);
         let holds = read.instruct.hold.is_some();
@@ -188,7 +221,7 @@ impl Holder {
             true => StreamKind::Events,
             false => StreamKind::Bytes,
         };
-        let (subscription, attached) = self.place(&holding, SessionKind::Push(Transport::Sse), exchange).await?;
+        let (subscription, attached) = self.place(&holding, SessionKind::Push(Transport::Sse)).await?;
         let arrived = crate::proto::grip::pages::Arrived { holds, is_empty, next: instruct.next.clone() };
         let has_next = arrived.next.is_some();
         let stream = Stream::join(stream::Start {
@@ -196,7 +229,7 @@ impl Holder {
             page: Page { arrived, holding, keep_alive: instruct.keep_alive, body: bytes::Bytes::new(), attached },
             body,
             kind,
-            source: has_next.then(|| -> Rc<dyn Source> { Rc::new(self.links(exchange.route)) }),
+            source: has_next.then(|| self.source()),
             gone: gone.unwrap_or(Gone { told: None }),
             metrics: Rc::clone(&self.inner.parts.metrics),
         });
@@ -209,39 +242,36 @@ impl Holder {
         Ok(Answer::Hold(Hold { head: held, session: Box::new(stream) }))
     }
 
-    async fn wait(&self, read: Read, round: u32, exchange: Exchange<'_>) -> Result<Outcome, ClientError> {
+    async fn hold(&self, read: Read, round: u32) -> Result<Step, ClientError> {
         self.note_unknown_filters(&read.instruct);
         let holding = self.holding(&read.instruct)?;
-        let instruct = read.instruct.clone();
+        let (timeout_ms, expose) = (read.instruct.timeout_ms, read.instruct.expose.clone());
         let held = read.hold_response(&holding).await.map_err(|error| self.refused(error))?;
-        let mut wait_ms = instruct.timeout_ms;
-        if self.inner.parts.drain.phase() != Phase::Serving {
-            wait_ms = wait_ms.min(SETTLE_WAIT_MS_MAX);
+        let phase = self.inner.parts.drain.phase();
+        if !phase.takes_sessions() {
+            return Ok(released(held).into());
         }
-        if !self.inner.parts.drain.phase().takes_sessions() {
-            return Ok(Outcome::Answer(held));
-        }
-        let (subscription, _attached) = self.place(&holding, SessionKind::Push(Transport::LongPoll), exchange).await?;
+        let wait_ms = if phase == Phase::Serving { timeout_ms } else { timeout_ms.min(SETTLE_WAIT_MS_MAX) };
+        let (subscription, _attached) = self.place(&holding, SessionKind::Push(Transport::LongPoll)).await?;
         let pause_ms = match round {
             0 => 0,
             round => AGAIN_PAUSE_MS.saturating_mul(1 << (round - 1).min(16)).min(AGAIN_PAUSE_MS_MAX),
         };
-        let again = if round < ROUNDS_MAX { self.original.again } else { Again::Impossible };
-        let start = response::Start {
+        let waiting = Waiting::join(response::Start {
             subscription,
             holding,
-            held,
-            expose: instruct.expose,
+            held: Held::new(&held),
+            expose,
             wait_ms,
             pause_ms,
-            again,
+            again: if round < ROUNDS_MAX { self.original.again } else { Again::Impossible },
             metrics: Rc::clone(&self.inner.parts.metrics),
-        };
-        Ok(Box::pin(response::wait(start)).await?)
+        });
+        Ok(Step::Wait(Box::new(waiting?)))
     }
 
     /// Makes the client's request again, with what its session has seen.
-    async fn ask_again(&self, last: Vec<HeaderValue>) -> Result<Response, ClientError> {
+    async fn ask(&self, last: Vec<HeaderValue>) -> Result<Response, ClientError> {
         let upstream = self.inner.current(&self.route.upstream);
         let mut request = Request::new(Body::empty());
         *request.method_mut() = self.original.method.clone();

@@ -20,11 +20,9 @@ use crate::session::long_poll::{self, Answered};
 use futures_util::future::LocalBoxFuture;
 use http::header::CONNECTION;
 use http::{HeaderMap, HeaderValue};
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 
 const RESUMED_TRUE: &[u8] = b"pushbridge-resumed: true\r\n";
 const RESUMED_FALSE: &[u8] = b"pushbridge-resumed: false\r\n";
@@ -93,7 +91,7 @@ async fn take_turns(polled: Polled, mut subscription: Subscription, mut told: To
             Some(true) => RESUMED_TRUE,
             Some(false) => RESUMED_FALSE,
         };
-        let answered = unless_gone(polled.wait(subscription), &mut turns).await?;
+        let answered = turns.link().unless_gone(polled.wait(subscription)).await?;
         let last = turns.is_last() || polled.is_last();
         let answer = answered.encode(&[&fields, resumed, if last { CLOSE } else { b"" }]);
         turns.link().push_raw(answer);
@@ -123,16 +121,6 @@ async fn take_turns(polled: Polled, mut subscription: Subscription, mut told: To
         };
         subscription = next;
     }
-}
-
-/// What is waited for, or `None` when the client has gone.
-async fn unless_gone(waiting: impl Future<Output = Answered>, turns: &mut Turns) -> Option<Answered> {
-    let mut waiting = pin!(waiting);
-    poll_fn(|cx| match waiting.as_mut().poll(cx) {
-        Poll::Ready(answered) => Poll::Ready(Some(answered)),
-        Poll::Pending => turns.link().poll_gone_ahead(cx).map(|()| None),
-    })
-    .await
 }
 
 impl Polled {

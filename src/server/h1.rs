@@ -8,6 +8,9 @@
 //! ([`Turns`]): parsing, routing and answering the same head anew would cost more than what differs. Any other request on
 //! it goes back to hyper.
 //!
+//! An answer that is waited for ([`Waiting`]) leaves no more than the connection and what waits. When it is there, hyper
+//! begins anew with a stand-in for the request's head, and sends the answer as if it had never been gone.
+//!
 //! Invariant: the take-over waits until the request's body is read and every earlier response is flushed
 //! (`Watched` notes it); bytes that the client sent ahead go along as the link's unread bytes.
 
@@ -20,10 +23,11 @@ use crate::server::io::Io;
 use crate::server::limits::{InFlight, Leave};
 use crate::server::link::{Framing, Link};
 use crate::server::turns::Patience;
-use crate::server::{Answer, Hold, Later, Peer, Response, Turns, problem};
+use crate::server::{Answer, Hold, Later, Peer, Response, Turns, Waiting, problem};
 use crate::telemetry::metrics::Refusal;
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -42,6 +46,13 @@ use tokio::time::Sleep;
 enum TakeOver {
     Session { hold: Hold, version: http::Version },
     Turns(Box<dyn Later>),
+    Wait { waiting: Waiting, stand_in: StandIn, counted: InFlight },
+}
+
+/// An answer that was waited for without hyper.
+struct Waited {
+    answer: Answer,
+    counted: InFlight,
 }
 
 /// What the service and the I/O of a connection tell its driver.
@@ -55,6 +66,8 @@ struct Shared {
     version: Cell<Option<http::Version>>,
     /// How many requests there were.
     requests: Cell<usize>,
+    /// What the first request is answered with, if it has been waited for.
+    waited: RefCell<Option<Waited>>,
 }
 
 impl Shared {
@@ -72,7 +85,7 @@ impl Shared {
 /// Serves requests until the connection ends or a session takes it over; that runs in a (small) task of its own, so
 /// that what hyper needed is freed. `open` is held until the connection has ended.
 pub(in crate::server) async fn serve(server: Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>, open: Open) {
-    serve_on(server, Connection { io, unread, peer, open, patience: Patience::default() }).await;
+    serve_on(server, Connection { io, unread, peer, open, patience: Patience::default(), waited: None }).await;
 }
 
 /// A connection, and what goes with it from hands to hands.
@@ -82,14 +95,19 @@ struct Connection {
     peer: Rc<Peer>,
     open: Open,
     patience: Patience,
+    waited: Option<Waited>,
 }
 
 async fn serve_on(server: Rc<Server>, connection: Connection) {
-    let Connection { io, unread, peer, open, patience } = connection;
+    let Connection { io, unread, peer, open, patience, waited } = connection;
     let head = unread.clone();
-    let Some(Taken { by, io, unread, requests }) = drive(&server, io, unread, Rc::clone(&peer), patience).await else {
-        return;
+    let service = Service {
+        server: Rc::clone(&server),
+        peer: Rc::clone(&peer),
+        shared: Rc::new(Shared { waited: RefCell::new(waited), ..Shared::default() }),
+        patience,
     };
+    let Some(Taken { by, io, unread, requests }) = drive(&server, io, unread, service).await else { return };
     match by {
         TakeOver::Session { hold, version } => {
             let (link, session) = start(hold, version, io, unread);
@@ -112,7 +130,17 @@ async fn serve_on(server: Rc<Server>, connection: Connection) {
             tokio::task::spawn_local(async move {
                 let Some(turns) = later.take_turns(turns).await else { return drop(open) };
                 let Some((io, unread, patience)) = turns.into_parts() else { return drop(open) };
-                go_on(server, Connection { io, unread, peer, open, patience });
+                go_on(server, Connection { io, unread, peer, open, patience, waited: None });
+            });
+        }
+        TakeOver::Wait { waiting, stand_in, counted } => {
+            let mut link = Link::bare(io, unread);
+            tokio::task::spawn_local(async move {
+                let Some(answer) = link.unless_gone(waiting).await else { return drop(open) };
+                link.put_back(&stand_in.head());
+                let Some((io, unread)) = link.into_h1() else { return drop(open) };
+                let waited = Some(Waited { answer, counted });
+                go_on(server, Connection { io, unread, peer, open, patience, waited });
             });
         }
     }
@@ -133,11 +161,10 @@ struct Taken {
 }
 
 /// Lets hyper work until the connection ends (`None`) or is taken over.
-async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>, patience: Patience) -> Option<Taken> {
-    let shared = Rc::new(Shared::default());
+async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, service: Service) -> Option<Taken> {
+    let shared = Rc::clone(&service.shared);
     let io = Watched { io, unread, shared: Rc::clone(&shared) };
     let limits = server.limits.load();
-    let service = Service { server: Rc::clone(server), peer, shared: Rc::clone(&shared), patience };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.idle_timeout)
@@ -149,9 +176,11 @@ async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>, patie
     drop(limits);
     let mut leave = server.leave.clone();
     let mut leaving = pin!(leave.wait_for(|leave| *leave == Leave::Now));
-    let mut asked = false;
+    let (mut is_leaving, mut asked) = (false, false);
     let ended = poll_fn(|cx| {
-        if !asked && leaving.as_mut().poll(cx).is_ready() {
+        is_leaving = is_leaving || leaving.as_mut().poll(cx).is_ready();
+        // hyper would not even read what stands for a request that has been waited for, and whose answer says the same.
+        if is_leaving && !asked && shared.waited.borrow().is_none() {
             asked = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
@@ -273,22 +302,67 @@ impl hyper::service::Service<http::Request<Incoming>> for Service {
         self.shared.version.set(Some(version));
         self.shared.requests.update(|requests| requests + 1);
         let may_repeat = self.patience.lasts() && version == http::Version::HTTP_11 && stays_open(request.headers());
+        // What is left of a body would be taken for the next request.
+        let stand_in = request.body().is_end_stream().then(|| StandIn::of(&request));
         let shared = Rc::clone(&self.shared);
         let server = Rc::clone(&self.server);
-        let request_counted = server.count.begin();
-        let answer = server.handler.handle(request.map(Body::from), Rc::clone(&self.peer));
+        let (answer, counted) = match shared.waited.take() {
+            Some(Waited { answer, counted }) => (Box::pin(std::future::ready(answer)) as Waiting, counted),
+            None => {
+                let counted = server.count.begin();
+                (server.handler.handle(request.map(Body::from), Rc::clone(&self.peer)), counted)
+            }
+        };
         Box::pin(async move {
-            let take_over = match answer.await {
-                Answer::Response(response) => return Ok(whole(response, &server, request_counted)),
-                Answer::Later(later) if !may_repeat => {
-                    return Ok(whole(later.respond().await, &server, request_counted));
-                }
-                Answer::Later(later) => TakeOver::Turns(later),
-                Answer::Hold(hold) => TakeOver::Session { hold, version },
+            let mut answer = answer.await;
+            let take_over = loop {
+                break match (answer, stand_in) {
+                    (Answer::Response(response), _) => return Ok(whole(response, &server, counted)),
+                    (Answer::Later(later), _) if !may_repeat => {
+                        return Ok(whole(later.respond().await, &server, counted));
+                    }
+                    (Answer::Later(later), _) => TakeOver::Turns(later),
+                    (Answer::Hold(hold), _) => TakeOver::Session { hold, version },
+                    (Answer::Waiting(waiting), Some(stand_in)) => TakeOver::Wait { waiting, stand_in, counted },
+                    (Answer::Waiting(waiting), None) => {
+                        answer = waiting.await;
+                        continue;
+                    }
+                };
             };
             *shared.take_over.borrow_mut() = Some(take_over);
             std::future::pending().await
         })
+    }
+}
+
+/// What the answer to a request depends on, of its head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct StandIn {
+    is_head: bool,
+    version: http::Version,
+    stays_open: bool,
+    takes_trailers: bool,
+}
+
+impl StandIn {
+    fn of<B>(request: &http::Request<B>) -> Self {
+        let (version, fields) = (request.version(), request.headers());
+        Self {
+            is_head: request.method() == http::Method::HEAD,
+            version,
+            stays_open: stays_open(fields)
+                && (version != http::Version::HTTP_10 || has_option(fields, http::header::CONNECTION, "keep-alive")),
+            takes_trailers: has_option(fields, http::header::TE, "trailers"),
+        }
+    }
+
+    /// A head that is answered in the same way. It is never seen by a handler.
+    fn head(self) -> Vec<u8> {
+        let method = if self.is_head { "HEAD" } else { "GET" };
+        let connection = if self.stays_open { "keep-alive" } else { "close" };
+        let te = if self.takes_trailers { "te: trailers\r\n" } else { "" };
+        format!("{method} / {:?}\r\nconnection: {connection}\r\n{te}\r\n", self.version).into_bytes()
     }
 }
 
@@ -303,9 +377,14 @@ fn whole(mut response: Response, server: &Server, counted: InFlight) -> http::Re
 
 /// Whether the client means to go on after this request (RFC 9112 §9.3).
 fn stays_open(fields: &http::HeaderMap) -> bool {
-    let options = fields.get_all(http::header::CONNECTION).iter();
-    let mut options = options.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    !options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+    !has_option(fields, http::header::CONNECTION, "close")
+}
+
+/// Whether a list has this word in it.
+fn has_option(fields: &http::HeaderMap, name: http::HeaderName, option: &str) -> bool {
+    let values = fields.get_all(name).into_iter();
+    let mut options = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    options.any(|has| has.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
 }
 
 /// The connection as hyper sees it: notes whether what hyper wrote has gone out, and shows what it reads to the

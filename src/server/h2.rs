@@ -6,10 +6,10 @@
 use crate::server::body::Body;
 use crate::server::connection::Server;
 use crate::server::date::http_date;
-use crate::server::limits::Leave;
+use crate::server::limits::{InFlight, Leave};
 use crate::server::link::Link;
 use crate::server::resets::Resets;
-use crate::server::{Answer, Hold, Peer, Response};
+use crate::server::{Answer, Hold, Peer, Response, Waiting};
 use crate::telemetry::metrics::Refusal;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -41,6 +41,8 @@ enum Next {
     Nothing,
     /// The request is answered by a session, which goes on as a (small) future of its own.
     Session(LocalBoxFuture<'static, ()>),
+    /// Its answer is waited for, by a (small) future of its own.
+    Wait(LocalBoxFuture<'static, Next>),
 }
 
 type Streams = FuturesUnordered<LocalBoxFuture<'static, Next>>;
@@ -120,11 +122,13 @@ where
 {
     loop {
         while let Poll::Ready(Some(next)) = streams.poll_next_unpin(cx) {
-            if let Next::Session(session) = next {
-                streams.push(Box::pin(async move {
+            match next {
+                Next::Nothing => {}
+                Next::Session(session) => streams.push(Box::pin(async move {
                     session.await;
                     Next::Nothing
-                }));
+                })),
+                Next::Wait(waiting) => streams.push(waiting),
             }
         }
         let before = resets.count();
@@ -160,7 +164,7 @@ async fn answer(
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) -> Next {
-    let _counted = server.count.begin();
+    let counted = server.count.begin();
     let (parts, receive) = request.into_parts();
     let is_head = parts.method == http::Method::HEAD;
     // An extended CONNECT's stream is the session's, in both directions: it may not be read as a body.
@@ -171,21 +175,50 @@ async fn answer(
     let mut handling = server.handler.handle(http::Request::from_parts(parts, body), peer);
     let answer = unless_reset(&mut handling, &mut respond).await;
     drop(handling);
-    let response = match answer {
-        None => return Next::Nothing,
-        Some(Answer::Hold(hold)) => return hold_stream(hold, respond, receive, resets),
-        Some(Answer::Response(response)) => response,
-        Some(Answer::Later(later)) => match unless_reset(&mut later.respond(), &mut respond).await {
-            None => return Next::Nothing,
-            Some(response) => response,
-        },
-    };
-    if let Err(error) = send(response, respond, is_head).await {
-        tracing::debug!(%error, "stream failed");
+    match answer {
+        Some(answer) => Asked { respond, receive, resets, is_head, _counted: counted }.conclude(answer).await,
+        None => Next::Nothing,
     }
-    // A rejected CONNECT's stream ends with its response.
-    drop(receive);
-    Next::Nothing
+}
+
+/// A request that has its answer, or waits for it.
+struct Asked {
+    respond: SendResponse<Bytes>,
+    receive: Option<RecvStream>,
+    resets: Rc<Resets>,
+    is_head: bool,
+    _counted: InFlight,
+}
+
+impl Asked {
+    async fn conclude(mut self, answer: Answer) -> Next {
+        let response = match answer {
+            Answer::Hold(hold) => return hold_stream(hold, self.respond, self.receive, self.resets),
+            Answer::Waiting(waiting) => return Next::Wait(Box::pin(self.wait(waiting))),
+            Answer::Response(response) => response,
+            Answer::Later(later) => match unless_reset(&mut later.respond(), &mut self.respond).await {
+                None => return Next::Nothing,
+                Some(response) => response,
+            },
+        };
+        if let Err(error) = send(response, self.respond, self.is_head).await {
+            tracing::debug!(%error, "stream failed");
+        }
+        // A rejected CONNECT's stream ends with its response.
+        drop(self.receive);
+        Next::Nothing
+    }
+
+    /// Boxed: what waits is not to have room for what answers.
+    async fn wait(mut self, mut waiting: Waiting) -> Next {
+        match unless_reset(&mut waiting, &mut self.respond).await {
+            Some(answer) => {
+                let concluding: LocalBoxFuture<'static, Next> = Box::pin(self.conclude(answer));
+                concluding.await
+            }
+            None => Next::Nothing,
+        }
+    }
 }
 
 /// What a future makes, or `None`: a reset while the request is being answered cancels it.

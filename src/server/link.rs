@@ -5,8 +5,9 @@ use crate::server::io::Io;
 use crate::server::resets::{Ear, Resets};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -240,6 +241,16 @@ impl Link {
             }
         }
         Poll::Pending
+    }
+
+    /// What a future makes while the client waits for it, or `None` when the client is gone.
+    pub async fn unless_gone<T>(&mut self, waiting: impl Future<Output = T>) -> Option<T> {
+        let mut waiting = pin!(waiting);
+        poll_fn(|cx| match waiting.as_mut().poll(cx) {
+            Poll::Ready(made) => Poll::Ready(Some(made)),
+            Poll::Pending => self.poll_gone_ahead(cx).map(|()| None),
+        })
+        .await
     }
 
     /// Ready when the client of a one-way stream is gone: it closed the connection or reset the stream. What it still

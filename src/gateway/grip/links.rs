@@ -29,7 +29,7 @@ pub(super) struct Links {
     pub(super) inner: Rc<Inner>,
     pub(super) route: Arc<ProxyRoute>,
     /// The route's name.
-    pub(super) name: Box<str>,
+    pub(super) name: Arc<str>,
     /// The route's own channels.
     pub(super) implicit: Rc<[ChannelName]>,
     /// The client's target, from which links are seen.

@@ -4,9 +4,35 @@ use crate::model::grip::{ResponseBody, ResponseParts};
 use crate::model::message::Data;
 use crate::proto::grip::instruct::Inner;
 use crate::proto::grip::patch::{self, PatchError};
+use crate::proto::packed_fields::PackedFields;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+/// A response while it is held. There is one for each session, so it is kept small, and apart from the buffers that it
+/// was read into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    status: StatusCode,
+    fields: PackedFields,
+    body: Box<[u8]>,
+}
+
+impl Held {
+    /// Keeps a response.
+    pub fn new(response: &Inner) -> Self {
+        Self {
+            status: response.status,
+            fields: PackedFields::pack(&response.fields),
+            body: response.body.as_ref().into(),
+        }
+    }
+
+    /// The response again.
+    pub fn response(&self) -> Inner {
+        Inner { status: self.status, fields: self.fields.unpack(), body: Bytes::copy_from_slice(&self.body) }
+    }
+}
 
 /// The response that a publish makes of the held one: its fields come over the held ones, of which `expose` names those
 /// that stay (all, where it is not given). `body` is the published body as it was made for this client.
@@ -14,7 +40,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 /// # Errors
 /// When a patch does not fit the held body.
 pub fn release(
-    held: &Inner,
+    held: &Held,
     expose: Option<&[HeaderName]>,
     parts: &ResponseParts,
     body: Option<&[u8]>,
@@ -22,7 +48,7 @@ pub fn release(
     let body = match (&parts.body, body) {
         (_, Some(made)) => Bytes::copy_from_slice(made),
         (ResponseBody::Patch(patch), None) => patch::apply(&held.body, patch)?.into(),
-        (ResponseBody::Held | ResponseBody::Whole(_), None) => held.body.clone(),
+        (ResponseBody::Held | ResponseBody::Whole(_), None) => Bytes::copy_from_slice(&held.body),
     };
     let code = parts.code.and_then(|code| StatusCode::from_u16(code).ok());
     // Whoever publishes a body and no status means 200: the held one may be one without a body.
@@ -48,7 +74,7 @@ pub fn release(
 }
 
 /// The response that natively published data makes: the data is the body.
-pub fn release_native(held: &Inner, expose: Option<&[HeaderName]>, data: &Data) -> Inner {
+pub fn release_native(held: &Held, expose: Option<&[HeaderName]>, data: &Data) -> Inner {
     let mut fields = kept(&held.fields, expose);
     fields.remove(ETAG);
     fields.remove(LAST_MODIFIED);
@@ -61,10 +87,11 @@ pub fn release_native(held: &Inner, expose: Option<&[HeaderName]>, data: &Data) 
     Inner { status: StatusCode::OK, fields, body: Bytes::copy_from_slice(data.as_bytes()) }
 }
 
-fn kept(fields: &HeaderMap, expose: Option<&[HeaderName]>) -> HeaderMap {
-    let Some(expose) = expose else { return fields.clone() };
+fn kept(fields: &PackedFields, expose: Option<&[HeaderName]>) -> HeaderMap {
+    let fields = fields.unpack();
+    let Some(expose) = expose else { return fields };
     let mut kept = HeaderMap::new();
-    for (name, value) in fields {
+    for (name, value) in &fields {
         if expose.contains(name) {
             kept.append(name.clone(), value.clone());
         }
@@ -78,12 +105,14 @@ mod tests {
     use crate::model::grip::ResponseForm;
     use crate::proto::grip::items;
 
-    fn held() -> Inner {
+    fn held() -> Held {
         let mut fields = HeaderMap::new();
         fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         fields.insert("x-a", HeaderValue::from_static("1"));
         fields.insert(ETAG, HeaderValue::from_static("\"1\""));
-        Inner { status: StatusCode::NO_CONTENT, fields, body: Bytes::from_static(b"{\"n\":1}") }
+        let held = Inner { status: StatusCode::NO_CONTENT, fields, body: Bytes::from_static(b"{\"n\":1}") };
+        assert_eq!(Held::new(&held).response(), held);
+        Held::new(&held)
     }
 
     #[track_caller]

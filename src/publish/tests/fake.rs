@@ -203,7 +203,7 @@ impl World {
         let peer = Peer { address, local: address, listener: "publish".into(), is_tls: false, trusted: Trust::Client };
         match self.handler.handle(request, Rc::new(peer)).await {
             Answer::Response(response) => response,
-            Answer::Hold(_) | Answer::Later(_) => panic!("publishing holds nothing"),
+            Answer::Hold(_) | Answer::Later(_) | Answer::Waiting(_) => panic!("publishing holds nothing"),
         }
     }
 }

@@ -7,11 +7,11 @@ use crate::model::session::{CloseReason, Transport};
 use crate::proto::grip::holding::{Holding, ResponsePart};
 use crate::proto::grip::instruct::Inner;
 use crate::proto::grip::recovery::Verdict;
-use crate::proto::grip::release::{release, release_native};
+use crate::proto::grip::release::{Held, release, release_native};
 use crate::session::grip::{Joined, join};
 use crate::telemetry::metrics::WorkerMetrics;
 use http::{HeaderName, HeaderValue};
-use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -22,7 +22,7 @@ pub struct Start {
     /// Its channels and words.
     pub holding: Holding,
     /// What it is when its time is over.
-    pub held: Inner,
+    pub held: Held,
     /// The held fields that stay on what is published; `None`: all.
     pub expose: Option<Vec<HeaderName>>,
     /// How long it waits, in milliseconds.
@@ -54,7 +54,7 @@ pub enum Outcome {
 }
 
 /// A held response that has joined its channels: from then on nothing is missed.
-struct Waiting {
+pub struct Waiting {
     start: Start,
     until_ms: u64,
     /// From when the backend is asked again, if it is to be.
@@ -64,30 +64,39 @@ struct Waiting {
     open: Open,
 }
 
-/// Waits for the end of a held response. Cancel-safe: the client's next request begins anew.
-///
-/// # Errors
-/// When the hub takes no more channels.
-pub async fn wait(mut start: Start) -> Result<Outcome, HubError> {
-    let now_ms = start.subscription.shard().now_ms();
-    let joined = join(&mut start.subscription, &start.holding)?;
-    start.metrics.session_opened(Transport::LongPoll);
-    let mut waiting = Waiting {
-        until_ms: now_ms.saturating_add(start.wait_ms),
-        ask_from_ms: None,
-        not_before_ms: now_ms.saturating_add(start.pause_ms),
-        recoveries: start.subscription.shard().recoveries(),
-        open: Open { reason: CloseReason::ClientGone, metrics: Rc::clone(&start.metrics) },
-        start,
-    };
-    if joined == Joined::Behind {
-        waiting.ask();
+/// Ready at its end. Dropped before, the client's next request begins anew.
+impl Future for Waiting {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        self.get_mut().poll_end(cx)
     }
-    Ok(poll_fn(|cx| waiting.poll(cx)).await)
 }
 
 impl Waiting {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+    /// Joins the channels.
+    ///
+    /// # Errors
+    /// When the hub takes no more.
+    pub fn join(mut start: Start) -> Result<Self, HubError> {
+        let now_ms = start.subscription.shard().now_ms();
+        let joined = join(&mut start.subscription, &start.holding)?;
+        start.metrics.session_opened(Transport::LongPoll);
+        let mut waiting = Self {
+            until_ms: now_ms.saturating_add(start.wait_ms),
+            ask_from_ms: None,
+            not_before_ms: now_ms.saturating_add(start.pause_ms),
+            recoveries: start.subscription.shard().recoveries(),
+            open: Open { reason: CloseReason::ClientGone, metrics: Rc::clone(&start.metrics) },
+            start,
+        };
+        if joined == Joined::Behind {
+            waiting.ask();
+        }
+        Ok(waiting)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         loop {
             let recoveries = self.start.subscription.shard().recoveries();
             if self.recoveries != recoveries && self.start.holding.is_reliable() {
@@ -104,7 +113,7 @@ impl Waiting {
             let end = self.start.subscription.is_asked_to_end().filter(|_| self.ask_from_ms.is_some());
             if end.is_some() || now_ms >= self.until_ms {
                 self.open.reason = end.unwrap_or(CloseReason::Done);
-                return Poll::Ready(Outcome::Answer(self.start.held.clone()));
+                return Poll::Ready(Outcome::Answer(self.start.held.response()));
             }
             let waits_until_ms = match self.ask_from_ms {
                 Some(ask_from_ms) if ask_from_ms <= now_ms => {
@@ -150,11 +159,11 @@ impl Waiting {
                         self.ask();
                     } else {
                         // The client asks again, and its backend knows what there is.
-                        return Some((self.start.held.clone(), CloseReason::Gap));
+                        return Some((self.start.held.response(), CloseReason::Gap));
                     }
                 }
                 Delivery::Conflated(messages) => self.start.metrics.conflated(messages),
-                Delivery::End(reason) => return Some((self.start.held.clone(), reason)),
+                Delivery::End(reason) => return Some((self.start.held.response(), reason)),
             }
         }
         None

@@ -150,3 +150,25 @@ async fn forty_first_polls_under_publishing_lose_none() {
     publishing.abort();
     assert!(stage.backend.is_quiet());
 }
+
+#[tokio::test]
+async fn what_follows_a_held_response_on_its_connection_is_answered() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stage = Stage::new().await;
+    let mut client = tokio::net::TcpStream::connect(stage.at(Http::H1)).await.expect("connected");
+    let requests = "GET /held HTTP/1.1\r\nhost: a\r\n\r\nGET /next HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    client.write_all(requests.as_bytes()).await.expect("sent");
+    let held = [("grip-hold", "response"), ("grip-channel", "follow")];
+    stage.backend.asked().await.answer(200, &held, "late".to_owned());
+    let open = "pushbridge_hub_sessions_open{transport=\"long_poll\"}";
+    crate::support::metrics::reaches(&stage.proxy, open, 1.0).await;
+    stage.publish(&serde_json::json!([{"channel": "follow", "http-response": {"body": "first"}}])).await;
+    stage.backend.asked().await.answer(200, &[], "second".to_owned());
+    let mut answers = String::new();
+    let reading = client.read_to_string(&mut answers);
+    tokio::time::timeout(std::time::Duration::from_secs(10), reading).await.expect("in time").expect("read");
+    assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), 2, "{answers}");
+    let (first, second) = (answers.find("\r\n\r\nfirst"), answers.find("\r\n\r\nsecond"));
+    assert!(first.is_some() && first < second, "{answers}");
+    stage.is_clean().await;
+}
