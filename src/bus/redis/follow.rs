@@ -505,12 +505,12 @@ mod tests {
         }
 
         fn subscribe(&self) {
-            assert_eq!(self.follows.work(1, 1).subscribe, [self.channel.name.clone()]);
+            assert_eq!(self.follows.work(1, 1).subscribe, std::slice::from_ref(&self.channel.name));
             self.follows.subscribed(std::slice::from_ref(&self.channel.name));
         }
 
         fn begin(&self) -> Reading {
-            assert_eq!(self.follows.work(1, 1).read, [self.channel.name.clone()]);
+            assert_eq!(self.follows.work(1, 1).read, std::slice::from_ref(&self.channel.name));
             self.follows.begin(&self.channel.name).expect("it is to be read").0
         }
 
