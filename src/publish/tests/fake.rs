@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 /// The time of all tests, in Unix seconds.
 pub(super) const NOW_SECS: u64 = 1_614_265_330;
@@ -45,6 +45,10 @@ struct State {
     paced: Vec<String>,
     fail_after: Option<usize>,
     down: bool,
+    /// Publishes wait while this is there, each for a permit.
+    gate: Option<Arc<Semaphore>>,
+    /// The channels of those that wait.
+    waiting: Vec<String>,
 }
 
 impl FakeBus {
@@ -64,6 +68,18 @@ impl FakeBus {
     /// The channels that were waited for.
     pub(super) fn paced(&self) -> Vec<String> {
         self.state.lock().paced.clone()
+    }
+
+    /// Lets no publish through from now on, but one for each permit.
+    pub(super) fn close_gate(&self) -> Arc<Semaphore> {
+        let gate = Arc::new(Semaphore::new(0));
+        self.state.lock().gate = Some(Arc::clone(&gate));
+        gate
+    }
+
+    /// The channels of publishes that came to the gate, in order.
+    pub(super) fn at_gate(&self) -> Vec<String> {
+        self.state.lock().waiting.clone()
     }
 
     /// Makes it fail once it has this many messages.
@@ -102,6 +118,11 @@ impl Bus for FakeBus {
 
     fn publish(&self, message: Message, if_match: Option<IfMatch>) -> BoxFuture<'_, Result<Published, BusError>> {
         Box::pin(async move {
+            let gate = self.state.lock().gate.clone();
+            if let Some(gate) = gate {
+                self.state.lock().waiting.push(message.channel.to_string());
+                gate.acquire().await.expect("a gate is never taken away").forget();
+            }
             let mut state = self.state.lock();
             if state.fail_after == Some(state.messages.len()) {
                 return Err(BusError::Down("fake".into()));

@@ -197,3 +197,51 @@ async fn a_body_that_breaks_off_publishes_no_half_line() {
     check_error(&serde_json::from_slice(&answers).expect("JSON"), 1, 400, "broke off");
     assert!(world.bus.published().is_empty());
 }
+
+/// A bus elsewhere has several lines at a time, but one of each channel; what is refused here keeps its place.
+#[tokio::test]
+async fn lines_of_several_channels_are_under_way_together() {
+    let world = World::new();
+    let gate = world.bus.close_gate();
+    let lines = ["a", "b", "?", "a", "c", "c"].iter().zip(1..);
+    let body: String =
+        lines.map(|(channel, number)| format!("{{\"channel\":\"{channel}\",\"data\":{number}}}\n")).collect();
+    let body = body.replace("{\"channel\":\"?\",\"data\":3}", "nonsense");
+    let at_gate = || {
+        let mut channels = world.bus.at_gate();
+        channels.sort();
+        channels
+    };
+    let wait_for = async |channels: &[&str]| {
+        while at_gate() != channels {
+            tokio::task::yield_now().await;
+        }
+        // What else would come, comes.
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(at_gate(), channels);
+    };
+    let answers = async {
+        let response = world.send("POST", "/v1/events", &NDJSON, fake::pieces([body.into_bytes()])).await;
+        wait_for(&["a", "b"]).await;
+        gate.add_permits(1);
+        wait_for(&["a", "a", "b", "c"]).await;
+        gate.add_permits(2);
+        // The next line of c waits for the first, which is behind a.
+        wait_for(&["a", "a", "b", "c"]).await;
+        gate.add_permits(2);
+        fake::read(response).await.1
+    };
+    let answers = LocalSet::new().run_until(tokio::time::timeout(std::time::Duration::from_secs(20), answers)).await;
+    let answers = String::from_utf8(answers.expect("in time")).expect("text");
+    let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    check_error(&answers[2], 3, 400, "");
+    let accepted = [(0, "a", "1-1"), (1, "b", "1-1"), (3, "a", "1-2"), (4, "c", "1-1"), (5, "c", "1-2")];
+    for (at, channel, position) in accepted {
+        assert_eq!(answers[at], self::accepted(channel, position));
+    }
+    let mut published = world.bus.published();
+    published.sort();
+    assert_eq!(published, ["a:1", "a:4", "b:2", "c:5", "c:6"]);
+}
