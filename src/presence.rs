@@ -24,8 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-pub use event::{JOIN, LEAVE};
-
 /// Questions that may wait.
 const ASKS_MAX: usize = 1_000;
 /// How old what is told of other instances may be: a change is written within a moment, and the users of an instance that

@@ -3,11 +3,7 @@
 use crate::model::channel::ChannelName;
 use crate::model::message::{Data, Label, Message};
 use crate::proto::presence::room::{Event, Kind};
-
-/// The name of the event that says that a user is there.
-pub const JOIN: &str = "presence.join";
-/// The name of the event that says that a user is gone.
-pub const LEAVE: &str = "presence.leave";
+use crate::proto::presence::{JOIN, LEAVE};
 
 /// The message that announces `event` on `channel`. Whoever makes it makes the same, under the same id.
 pub(super) fn message(channel: &ChannelName, event: &Event) -> Option<Message> {

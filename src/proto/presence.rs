@@ -23,6 +23,16 @@ pub const USER_BYTES_MAX: usize = 255;
 /// The most users of one channel that an instance names.
 pub const MEMBERS_MAX: usize = 10_000;
 
+/// The name of the event that says that a user is there.
+pub const JOIN: &str = "presence.join";
+/// The name of the event that says that a user is gone.
+pub const LEAVE: &str = "presence.leave";
+
+/// Whether an event's name is one by which only pushbridge, or a backend, says who is there.
+pub fn is_announcement(event: &str) -> bool {
+    event == JOIN || event == LEAVE
+}
+
 /// Whether a text can be a user's name.
 pub fn is_user(text: &str) -> bool {
     !text.is_empty() && text.len() <= USER_BYTES_MAX && !text.chars().any(char::is_control)

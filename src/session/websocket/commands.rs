@@ -5,6 +5,7 @@ use crate::model::channel::ChannelName;
 use crate::model::message::Message;
 use crate::model::pattern::ChannelPattern;
 use crate::model::session::CloseReason;
+use crate::proto::presence;
 use crate::proto::v1::{Command, ErrorCode, Reference, Rejected, Reply};
 use crate::proto::websocket::Event;
 use crate::session::websocket::machine::{Core, Publish, Turn};
@@ -176,10 +177,14 @@ impl Core {
 
     /// Queues a message for the bus.
     fn publish(&mut self, publish: Publish) -> Result<(), Rejected> {
-        let Message { channel, data, .. } = &publish.message;
+        let Message { channel, data, event, .. } = &publish.message;
         let refused = |code, message| Rejected { reference: publish.reference.clone(), code, message };
         if !covered(&self.settings.client_publish, channel) {
             let message = format!("this route does not allow to publish to {channel:?} (push.client_publish)");
+            return Err(refused(ErrorCode::NotAllowed, message));
+        }
+        if event.as_ref().is_some_and(|event| presence::is_announcement(event.as_str())) {
+            let message = "events presence.join and presence.leave are not for clients to publish".to_owned();
             return Err(refused(ErrorCode::NotAllowed, message));
         }
         let (bytes, max) = (data.as_bytes().len(), self.policies.of(channel).message_bytes_max);

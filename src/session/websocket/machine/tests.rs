@@ -336,6 +336,10 @@ fn publishes_that_the_route_or_channel_does_not_take_are_refused() {
     let mut rig = Rig::started(V1, &["a"]);
     let publish = |channel: &str, data: &str| json!({"type": "publish", "ref": "r", "channel": channel, "data": data});
     rig.refused(publish("a", "x"), "not_allowed", "publish to \"a\"");
+    for event in ["presence.join", "presence.leave"] {
+        let forged = json!({"type": "publish", "ref": "r", "channel": "in.x", "event": event, "data": {"user": "bob"}});
+        rig.refused(forged, "not_allowed", "not for clients");
+    }
     rig.refused(publish("in.small", "12345678901"), "too_big", "11 bytes is over the 10");
     assert!(rig.machine.take_publish().is_none());
     assert_eq!(rig.command(publish("in.small", "1234567890")).len(), 0);
