@@ -1,6 +1,7 @@
 //! The loop of a session: the backend's answers, the hub's messages and the client's frames, until one of them ends it.
 
 mod keeping;
+mod parting;
 
 use crate::bus::{Attached, BusError};
 use crate::hub::log::Entry;
@@ -26,13 +27,10 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::time::Sleep;
 
 /// How long a client may take for its part of the close, in milliseconds.
 pub const LEAVE_MS: u64 = 5000;
-/// How long a session waits for its backend to hear of the end; a task of its own waits on.
-const FAREWELL: Duration = Duration::from_secs(1);
 /// How often the loop turns before others get their turn.
 const TURNS_MAX: usize = 32;
 const READ_BYTES: usize = 8 * 1024;
@@ -95,7 +93,10 @@ enum ClientEnd {
 struct Told(Vec<Ignored>);
 
 /// Runs a session to its end.
-pub async fn run<W: Wire, F: Feed>(start: Start<F>, wire: W) {
+///
+/// The future is little more than the session itself: an `async fn` would keep its arguments beside what is made of them,
+/// and room for the session's parts at its end.
+pub fn run<W: Wire, F: Feed>(start: Start<F>, wire: W) -> impl Future<Output = ()> {
     let counted = Counted { metrics: Rc::clone(&start.metrics), reason: CloseReason::ClientGone };
     start.metrics.session_opened(Transport::WebSocket);
     let timeline = start.exchange.timeline();
@@ -120,19 +121,13 @@ pub async fn run<W: Wire, F: Feed>(start: Start<F>, wire: W) {
         told: Told::default(),
     };
     let mut ended = Ended::new(run, counted);
-    let reason = std::future::poll_fn(|cx| ended.poll(cx)).await;
-    let Some((Run { wire, subscriptions, mut exchange, .. }, kept)) = ended.take(reason) else { return };
-    tracing::debug!(session.id = exchange.connection_id(), reason = reason.as_str(), "session ended");
-    drop(wire);
-    // A drain ends when there are no more sessions: without channels this one stays until its backend was told.
-    let _place = subscriptions.leave();
-    // Dropped before they are done, both go on in tasks of their own.
-    let kept = async {
-        if let Some(kept) = kept {
-            let _ = kept.await;
+    async move {
+        let reason = std::future::poll_fn(|cx| ended.poll(cx)).await;
+        let parting = ended.take(reason).map(|(run, kept)| Box::pin(parting::part(run, kept, reason)));
+        if let Some(parting) = parting {
+            parting.await;
         }
-    };
-    let _ = tokio::join!(tokio::time::timeout(FAREWELL, exchange.finish()), kept);
+    }
 }
 
 /// Counts a session as closed when it is dropped, however it ends.
