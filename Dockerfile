@@ -1,4 +1,4 @@
-# The image: the static binary, and the certificates that it trusts. scripts/build-image builds it without a daemon; `docker build .` works too.
+# The image: the static binary, and the certificates that it trusts. scripts/build-image builds it without a daemon.
 # --build-arg PROFILE=dev makes a quick one for tests, FEATURES=kube one that can watch EndpointSlices.
 
 FROM docker.io/library/rust:1.95-bookworm AS build
