@@ -111,8 +111,10 @@ async fn serve_on(server: Rc<Server>, connection: Connection) {
     match by {
         TakeOver::Session { hold, version } => {
             let (link, session) = start(hold, version, io, unread);
+            // Made here, so that the task has no room for the link beside it.
+            let running = session.run(link);
             tokio::task::spawn_local(async move {
-                session.run(link).await;
+                running.await;
                 drop(open);
             });
         }

@@ -45,7 +45,25 @@ enum Next {
     Wait(LocalBoxFuture<'static, Next>),
 }
 
-type Streams = FuturesUnordered<LocalBoxFuture<'static, Next>>;
+type Streams = FuturesUnordered<Stream>;
+
+/// What runs for one stream.
+enum Stream {
+    /// The answer to its request.
+    Answer(LocalBoxFuture<'static, Next>),
+    Session(LocalBoxFuture<'static, ()>),
+}
+
+impl Future for Stream {
+    type Output = Next;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Next> {
+        match self.get_mut() {
+            Stream::Answer(answer) => answer.as_mut().poll(cx),
+            Stream::Session(session) => session.as_mut().poll(cx).map(|()| Next::Nothing),
+        }
+    }
+}
 
 /// Serves a connection to its end. `io` starts with the client's preface.
 pub(in crate::server) async fn serve<T>(server: Rc<Server>, io: T, peer: Rc<Peer>, resets: Rc<Resets>)
@@ -124,11 +142,8 @@ where
         while let Poll::Ready(Some(next)) = streams.poll_next_unpin(cx) {
             match next {
                 Next::Nothing => {}
-                Next::Session(session) => streams.push(Box::pin(async move {
-                    session.await;
-                    Next::Nothing
-                })),
-                Next::Wait(waiting) => streams.push(waiting),
+                Next::Session(session) => streams.push(Stream::Session(session)),
+                Next::Wait(waiting) => streams.push(Stream::Answer(waiting)),
             }
         }
         let before = resets.count();
@@ -138,7 +153,8 @@ where
         }
         match ready!(accepted) {
             Some(Ok((request, respond))) => {
-                streams.push(Box::pin(answer(Rc::clone(server), Rc::clone(peer), Rc::clone(resets), request, respond)));
+                let answer = answer(Rc::clone(server), Rc::clone(peer), Rc::clone(resets), request, respond);
+                streams.push(Stream::Answer(Box::pin(answer)));
                 if server.leave() != Leave::Stay {
                     connection.graceful_shutdown();
                 }

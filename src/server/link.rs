@@ -32,8 +32,8 @@ pub struct Link {
 
 #[derive(Debug)]
 enum Carrier {
-    H1 { io: Io, unread: Bytes, framing: Framing },
-    H2 { send: h2::SendStream<Bytes>, receive: Option<h2::RecvStream>, unread: Bytes, ear: Ear },
+    H1 { io: Io, unread: Unread, framing: Framing },
+    H2 { send: h2::SendStream<Bytes>, receive: Option<h2::RecvStream>, unread: Unread, ear: Ear },
 }
 
 /// How pieces are framed on HTTP/1.1.
@@ -47,11 +47,47 @@ pub enum Framing {
     Ended,
 }
 
-/// What waits to be sent. The usual one piece takes no allocation.
+/// What was read from the client and is read again: rarely anything, so that it has no more room than to say so.
+#[derive(Debug, Default)]
+struct Unread(Option<Box<Bytes>>);
+
+impl From<Bytes> for Unread {
+    fn from(bytes: Bytes) -> Self {
+        Self((!bytes.is_empty()).then(|| Box::new(bytes)))
+    }
+}
+
+impl Unread {
+    fn as_slice(&self) -> &[u8] {
+        self.0.as_deref().map_or(&[], |bytes| bytes)
+    }
+
+    /// Moves as much as fits into `buffer`.
+    fn take(&mut self, buffer: &mut [u8]) -> usize {
+        let Some(bytes) = &mut self.0 else { return 0 };
+        let len = bytes.len().min(buffer.len());
+        bytes.copy_to_slice(&mut buffer[..len]);
+        if bytes.is_empty() {
+            // Frees the buffer that it was a part of.
+            self.0 = None;
+        }
+        len
+    }
+
+    fn into_bytes(self) -> Bytes {
+        self.0.map_or_else(Bytes::new, |bytes| *bytes)
+    }
+}
+
+/// What waits to be sent. The usual one piece takes no allocation, and more than one is rare.
 #[derive(Debug, Default)]
 struct Queue {
     front: Bytes,
-    rest: VecDeque<Bytes>,
+    #[expect(
+        clippy::box_collection,
+        reason = "a waiting session has none, and room for no more than that it has none"
+    )]
+    rest: Option<Box<VecDeque<Bytes>>>,
     bytes: usize,
 }
 
@@ -64,7 +100,7 @@ impl Queue {
         if self.front.is_empty() {
             self.front = bytes;
         } else {
-            self.rest.push_back(bytes);
+            self.rest.get_or_insert_default().push_back(bytes);
         }
     }
 
@@ -89,7 +125,7 @@ impl Queue {
 
     /// As [`Queue::take`], but small pieces that stand one after the other come as one.
     fn take_gathered(&mut self, limit: usize) -> Bytes {
-        if self.rest.is_empty() || self.front.len() >= LARGE_BYTES_MIN {
+        if self.rest.is_none() || self.front.len() >= LARGE_BYTES_MIN {
             return self.take(limit);
         }
         let mut room = limit.min(self.bytes).min(GATHERED_BYTES_MAX);
@@ -104,10 +140,8 @@ impl Queue {
 
     fn next_front(&mut self) {
         if self.front.is_empty() {
-            self.front = self.rest.pop_front().unwrap_or_default();
-            if self.rest.is_empty() {
-                self.rest = VecDeque::new();
-            }
+            self.front = self.rest.as_mut().and_then(|rest| rest.pop_front()).unwrap_or_default();
+            self.rest.take_if(|rest| rest.is_empty());
         }
     }
 }
@@ -117,7 +151,7 @@ impl Link {
     pub fn h1(io: Io, unread: Bytes, head: Bytes, framing: Framing) -> Self {
         let mut queue = Queue::default();
         queue.push(head);
-        Self { queue, carrier: Carrier::H1 { io, unread, framing } }
+        Self { queue, carrier: Carrier::H1 { io, unread: unread.into(), framing } }
     }
 
     /// A link over an HTTP/1.1 connection whose response heads are pushed like all else.
@@ -128,7 +162,7 @@ impl Link {
     /// The connection, and what was read of it and not used; `None` for a stream of HTTP/2.
     pub(in crate::server) fn into_h1(self) -> Option<(Io, Bytes)> {
         match self.carrier {
-            Carrier::H1 { io, unread, .. } => Some((io, unread)),
+            Carrier::H1 { io, unread, .. } => Some((io, unread.into_bytes())),
             Carrier::H2 { .. } => None,
         }
     }
@@ -141,7 +175,7 @@ impl Link {
     ) -> Self {
         Self {
             queue: Queue::default(),
-            carrier: Carrier::H2 { send, receive, unread: Bytes::new(), ear: Ear::new(resets) },
+            carrier: Carrier::H2 { send, receive, unread: Unread::default(), ear: Ear::new(resets) },
         }
     }
 
@@ -187,7 +221,7 @@ impl Link {
     /// When the client is gone.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let (Carrier::H1 { unread, .. } | Carrier::H2 { unread, .. }) = &mut self.carrier;
-        if unread.is_empty() {
+        if unread.0.is_none() {
             match &mut self.carrier {
                 Carrier::H1 { io, .. } => {
                     let mut buf = ReadBuf::new(buffer);
@@ -199,7 +233,7 @@ impl Link {
                     match ready!(receive.poll_data(cx)) {
                         Some(Ok(data)) => {
                             let _ = receive.flow_control().release_capacity(data.len());
-                            *unread = data;
+                            *unread = data.into();
                         }
                         Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
                         None => return Poll::Ready(Ok(0)),
@@ -208,13 +242,7 @@ impl Link {
             }
         }
         let (Carrier::H1 { unread, .. } | Carrier::H2 { unread, .. }) = &mut self.carrier;
-        let len = unread.len().min(buffer.len());
-        buffer[..len].copy_from_slice(&unread[..len]);
-        unread.advance(len);
-        if unread.is_empty() {
-            // Frees the buffer that it was a part of.
-            *unread = Bytes::new();
-        }
+        let len = unread.take(buffer);
         if len == 0 && !buffer.is_empty() {
             // An empty DATA frame is not the end.
             cx.waker().wake_by_ref();
@@ -226,17 +254,19 @@ impl Link {
     /// Puts back what was read and is not for the reader: it is what is read next.
     pub fn put_back(&mut self, bytes: &[u8]) {
         let (Carrier::H1 { unread, .. } | Carrier::H2 { unread, .. }) = &mut self.carrier;
-        *unread = [bytes, unread].concat().into();
+        *unread = Bytes::from([bytes, unread.as_slice()].concat()).into();
     }
 
     /// Ready when a client that waits for an answer is gone. What it sends ahead is kept for [`Link::poll_read`].
     pub fn poll_gone_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Carrier::H1 { io, unread, .. } = &mut self.carrier else { return self.poll_gone(cx) };
         let mut scratch = [0; 1024];
-        while unread.len() < AHEAD_BYTES_MAX {
+        while unread.as_slice().len() < AHEAD_BYTES_MAX {
             let mut buf = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut *io).poll_read(cx, &mut buf)) {
-                Ok(()) if !buf.filled().is_empty() => *unread = [unread, buf.filled()].concat().into(),
+                Ok(()) if !buf.filled().is_empty() => {
+                    *unread = Bytes::from([unread.as_slice(), buf.filled()].concat()).into()
+                }
                 Ok(()) | Err(_) => return Poll::Ready(()),
             }
         }
@@ -258,7 +288,7 @@ impl Link {
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.carrier {
             Carrier::H1 { io, unread, .. } => {
-                *unread = Bytes::new();
+                *unread = Unread::default();
                 let mut scratch = [0; 1024];
                 // A client that goes on sending is heard for a moment only, then others have their turn.
                 for _ in 0..16 {
@@ -297,11 +327,11 @@ impl Link {
 
 fn flush_h1(io: &mut Io, queue: &mut Queue, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     while !queue.front.is_empty() {
-        let sent = if queue.rest.is_empty() {
+        let sent = if queue.rest.is_none() {
             ready!(Pin::new(&mut *io).poll_write(cx, &queue.front))?
         } else {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let pieces = std::iter::once(&queue.front).chain(&queue.rest);
+            let pieces = std::iter::once(&queue.front).chain(queue.rest.iter().flat_map(|rest| rest.iter()));
             let count = slices.iter_mut().zip(pieces).map(|(slice, piece)| *slice = IoSlice::new(piece)).count();
             ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices[..count]))?
         };
