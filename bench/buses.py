@@ -236,19 +236,23 @@ def stock_table():
     return report.table(heads, [line])
 
 
+# What is measured: its place in the document, how, and what has to be there.
+TABLES = [("buses", bus_table, BUSES), ("stocks", stock_table, [Redis])]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tables", default=".", help="a regular expression of what is measured: buses, stocks")
+    parser.add_argument("--tables", default=".", help="a regular expression of what is measured: " + ", ".join(name for name, _, _ in TABLES))
     args = parser.parse_args()
     # A run that is ended ends its servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
-    absent = [bus.title for bus in BUSES if not bus.is_there()]
+    tables = [table for table in TABLES if re.search(args.tables, table[0])]
+    absent = {bus.title for _, _, needed in tables for bus in needed if not bus.is_there()}
     if absent:
-        return f"not installed: {', '.join(absent)} (scripts/install-test-tools, scripts/install-kafka)"
+        return f"not installed: {', '.join(sorted(absent))} (scripts/install-test-tools, scripts/install-kafka)"
     text = report.DOCUMENT.read_text()
-    for marker, table in [("buses", bus_table), ("stocks", stock_table)]:
-        if re.search(args.tables, marker):
-            text = report.between(text, marker, table())
+    for marker, table, _ in tables:
+        text = report.between(text, marker, table())
     report.DOCUMENT.write_text(text)
     print(f"{report.DOCUMENT} has them")
 

@@ -21,6 +21,7 @@ pub mod proxy;
 #[allow(dead_code, reason = "the tests of the bus itself use the rest")]
 pub mod redis;
 pub mod relay;
+pub mod service;
 pub mod socket;
 pub mod tls;
 pub mod websocket;

@@ -11,6 +11,7 @@ use super::store::NatsStore;
 use super::*;
 use crate::bus::settings::HostPort;
 use crate::bus::tests::conformance::{self, Factory, Instance, fresh, message, next, patiently, take};
+use crate::bus::tests::service;
 use crate::telemetry::readiness::Readiness;
 use nats_server::NatsServer;
 

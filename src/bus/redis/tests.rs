@@ -8,6 +8,7 @@ mod simulation;
 use super::*;
 use crate::bus::settings::{BusTls, HostPort, RedisServers};
 use crate::bus::tests::conformance::{self, Factory, Instance, fresh, message, next, patiently, take};
+use crate::bus::tests::service;
 use crate::model::position::Position;
 use crate::model::secret::Secret;
 use crate::telemetry::readiness::{Readiness, Status};

@@ -51,10 +51,7 @@ impl MemoryStore {
         session: StoredSession,
         now_us: u64,
     ) -> Result<Put, StoreError> {
-        let bytes = size(&session);
-        if bytes > SESSION_BYTES_MAX {
-            return Err(StoreError::TooLarge(bytes));
-        }
+        let bytes = bounded_size(&session)?;
         let mut kept = self.kept.lock();
         kept.forget(now_us);
         if kept.sessions.get(key).is_some_and(|entry| entry.session.is_none()) {
@@ -81,10 +78,7 @@ impl MemoryStore {
         session: StoredSession,
         now_us: u64,
     ) -> Result<(), StoreError> {
-        let bytes = size(&session);
-        if bytes > SESSION_BYTES_MAX {
-            return Err(StoreError::TooLarge(bytes));
-        }
+        let bytes = bounded_size(&session)?;
         let mut kept = self.kept.lock();
         kept.forget(now_us);
         if kept.sessions.get(key).is_some_and(|entry| entry.session.is_none()) {
@@ -120,11 +114,13 @@ impl Kept {
     }
 }
 
-fn size(session: &StoredSession) -> usize {
+/// What a session takes, if it is kept at all.
+fn bounded_size(session: &StoredSession) -> Result<usize, StoreError> {
     // A place of the cursor takes 24 bytes; names may be shared, but need not be.
     let channels = session.channels.iter().map(|channel| channel.as_str().len() + 40).sum::<usize>();
     let meta = session.meta.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>();
-    channels + meta
+    let bytes = channels + meta;
+    if bytes > SESSION_BYTES_MAX { Err(StoreError::TooLarge(bytes)) } else { Ok(bytes) }
 }
 
 impl SessionStore for MemoryStore {

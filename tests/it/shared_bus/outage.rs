@@ -86,10 +86,10 @@ async fn redis_that_stands_still_is_noticed_and_caught_up_with() {
     let crowd = Crowd::gather(&all(&fleet, "http"), "c", 8).await;
     let mut publisher = Publisher::new(all(&fleet, "publish"), "c");
     publisher.publish(30).await;
-    redis.signal("STOP");
+    redis.pause();
     // Connecting is answered by the kernel alone; still it counts as down.
     promises::all_refuse_while_it_stands_still(&fleet).await;
-    redis.signal("CONT");
+    redis.resume();
     publisher.publish(30).await;
     promises::all_are_back(&fleet).await;
     crowd.check_whole(publisher.last()).await;

@@ -3,11 +3,12 @@
 //! Its listeners, all on free ports of this machine: `OPEN`; `RELAYED`, which tells its clients to come by another port;
 //! and `SECURED`, with TLS and a login.
 
+use super::service::Service;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -29,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A running broker with a folder of its own; gone with the value.
 pub struct KafkaBroker {
-    child: Option<Child>,
+    service: Service,
     folder: TempDir,
     ports: Ports,
     certificate: String,
@@ -62,7 +63,7 @@ impl KafkaBroker {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
         let both = format!("{}{}", made.signing_key.serialize_pem(), made.cert.pem());
         std::fs::write(folder.path().join("broker.pem"), both).expect("written");
-        Self { child: None, folder, ports, certificate: made.cert.pem() }
+        Self { service: Service::default(), folder, ports, certificate: made.cert.pem() }
     }
 
     /// Starts it; a relay listens on this port, and leads to [`KafkaBroker::relayed_port`].
@@ -93,10 +94,7 @@ impl KafkaBroker {
 
     /// Ends it at once, as a crash does.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.service.kill();
     }
 
     /// Starts it again on the same ports, with its data.
@@ -104,11 +102,10 @@ impl KafkaBroker {
         self.kill();
         let log = std::fs::File::create(self.log_path()).expect("a log");
         let child = java("kafka.Kafka").arg(self.settings_path()).stderr(log).spawn().expect("java runs");
-        self.child = Some(child);
+        self.service = child.into();
         let began = Instant::now();
         while let Err(error) = make_topics(&self.address()) {
-            let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("its status can be read"));
-            assert!(ended.is_none(), "Kafka ended at its start: {}", self.log());
+            assert!(!self.service.has_ended(), "Kafka ended at its start: {}", self.log());
             assert!(began.elapsed() < PATIENCE, "Kafka is not there: {error}; {}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -134,23 +131,17 @@ impl KafkaBroker {
 
     /// Stops it without ending it: connections stay, nothing is answered.
     pub fn pause(&self) {
-        self.signal("-STOP");
+        self.service.pause();
     }
 
     /// Lets it go on.
     pub fn resume(&self) {
-        self.signal("-CONT");
+        self.service.resume();
     }
 
     /// What it said.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
-    }
-
-    fn signal(&self, signal: &str) {
-        let child = self.child.as_ref().expect("it runs");
-        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill runs");
-        assert!(sent.success(), "the signal was not sent");
     }
 
     fn settings_path(&self) -> PathBuf {
@@ -186,12 +177,6 @@ auto.create.topics.enable=false
             folder = self.folder.path().display(),
             data = data.display(),
         )
-    }
-}
-
-impl Drop for KafkaBroker {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 

@@ -1,8 +1,9 @@
 //! A `nats-server` with JetStream of the test's own.
 
+use super::service::Service;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -10,7 +11,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A running server; killed when dropped.
 pub struct NatsServer {
-    child: Option<Child>,
+    service: Service,
     address: SocketAddr,
     folder: TempDir,
     settings: String,
@@ -28,7 +29,7 @@ impl NatsServer {
         let address = free.local_addr().expect("an address");
         drop(free);
         let settings = settings.replace("{dir}", &folder.path().display().to_string());
-        let mut server = Self { child: None, address, folder, settings };
+        let mut server = Self { service: Service::default(), address, folder, settings };
         server.restart();
         server
     }
@@ -62,7 +63,7 @@ impl NatsServer {
             .stderr(log)
             .spawn()
             .expect("nats-server is installed (scripts/install-test-tools)");
-        self.child = Some(child);
+        self.service = child.into();
         let began = Instant::now();
         while TcpStream::connect(self.address).is_err() {
             assert!(began.elapsed() < DEADLINE, "nats-server does not listen: {}", self.log());
@@ -72,26 +73,23 @@ impl NatsServer {
 
     /// Ends it at once, as a power cut does.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.service.kill();
     }
 
     /// Removes its data; it must not run.
     pub fn forget(&self) {
-        assert!(self.child.is_none(), "it runs");
+        assert!(!self.service.is_started(), "it runs");
         std::fs::remove_dir_all(self.data()).expect("the data is removed");
     }
 
     /// Stops it without ending it: connections stay, nothing is answered.
     pub fn pause(&self) {
-        self.signal("-STOP");
+        self.service.pause();
     }
 
     /// Lets it go on.
     pub fn resume(&self) {
-        self.signal("-CONT");
+        self.service.resume();
     }
 
     /// What it said.
@@ -99,19 +97,7 @@ impl NatsServer {
         std::fs::read_to_string(self.folder.path().join("nats.log")).unwrap_or_default()
     }
 
-    fn signal(&self, signal: &str) {
-        let child = self.child.as_ref().expect("it runs");
-        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill runs");
-        assert!(sent.success(), "the signal was not sent");
-    }
-
     fn data(&self) -> PathBuf {
         self.folder.path().join("data")
-    }
-}
-
-impl Drop for NatsServer {
-    fn drop(&mut self) {
-        self.kill();
     }
 }

@@ -1,8 +1,9 @@
 //! A Redis server of a test's own, which can be stopped, paused and killed.
 
+use super::service::Service;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a server may take to answer.
@@ -13,7 +14,7 @@ pub struct Redis {
     port: u16,
     options: Vec<String>,
     folder: tempfile::TempDir,
-    child: Option<Child>,
+    service: Service,
 }
 
 impl Redis {
@@ -26,7 +27,7 @@ impl Redis {
     pub fn with(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut redis = Self { port: free_port(), options, folder, child: None };
+        let mut redis = Self { port: free_port(), options, folder, service: Service::default() };
         while !redis.launch() {
             // Another process took the port meanwhile.
             redis.port = free_port();
@@ -38,7 +39,7 @@ impl Redis {
     pub fn sentinel(config: &Path) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let options = vec![config.display().to_string(), "--sentinel".to_owned()];
-        let mut sentinel = Self { port: free_port(), options, folder, child: None };
+        let mut sentinel = Self { port: free_port(), options, folder, service: Service::default() };
         assert!(sentinel.launch(), "redis-sentinel did not start");
         sentinel
     }
@@ -55,10 +56,7 @@ impl Redis {
 
     /// Kills it, as a crash does.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.service.kill();
     }
 
     /// Starts it again on the same port, with what is in its folder.
@@ -77,11 +75,14 @@ impl Redis {
         self.restart();
     }
 
-    /// Stops it (SIGSTOP) or lets it go on (SIGCONT).
-    pub fn signal(&self, signal: &str) {
-        let id = self.child.as_ref().map(Child::id).expect("a running server");
-        let done = Command::new("kill").args([&format!("-{signal}"), &id.to_string()]).status().expect("kill runs");
-        assert!(done.success());
+    /// Stops it without ending it: connections stay, nothing is answered.
+    pub fn pause(&self) {
+        self.service.pause();
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.service.resume();
     }
 
     /// Runs a command by redis-cli; its answer.
@@ -101,27 +102,19 @@ impl Redis {
             command.args(["--save", ""]);
         }
         command.args(&self.options[files..]).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("redis-server runs (scripts/install-test-tools)");
+        let mut service = Service::from(command.spawn().expect("redis-server runs (scripts/install-test-tools)"));
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            if child.try_wait().expect("a child").is_some() {
+            if service.has_ended() {
                 return false;
             }
             if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                self.child = Some(child);
+                self.service = service;
                 return true;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let _ = child.kill();
-        let _ = child.wait();
         false
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 

@@ -10,6 +10,7 @@ use crate::bus::health::Health;
 use crate::bus::kafka::connect::Link;
 use crate::bus::settings::{BusTls, KafkaSasl, SaslMechanism};
 use crate::bus::tests::conformance::{self, Factory, Instance};
+use crate::bus::tests::service;
 use crate::hub::Hub;
 use crate::model::secret::Secret;
 use crate::telemetry::readiness::Readiness;
