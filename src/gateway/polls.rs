@@ -79,11 +79,18 @@ impl Later for Polls {
     }
 }
 
-async fn take_turns(polled: Polled, mut subscription: Subscription, mut told: Told, mut turns: Turns) -> Option<Turns> {
-    let head = turns.head().zip(polled.cursor.as_ref());
-    let head = head.and_then(|(head, cursor)| RepeatedHead::new(head, cursor));
+async fn take_turns(
+    mut polled: Polled,
+    mut subscription: Subscription,
+    mut told: Told,
+    mut turns: Turns,
+) -> Option<Turns> {
+    // What is kept for hours has the form in which it is needed, and no other.
+    let head = turns.take_head().zip(polled.cursor.take());
+    let head = head.and_then(|(head, cursor)| RepeatedHead::new(&head, &cursor));
     let mut fields = Vec::new();
-    push_fields(&mut fields, &polled.fields);
+    push_fields(&mut fields, &std::mem::take(&mut polled.fields));
+    fields.shrink_to_fit();
     loop {
         let counted = turns.request();
         let resumed = match subscription.resumed() {

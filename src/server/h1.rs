@@ -129,8 +129,9 @@ async fn serve_on(server: Rc<Server>, connection: Connection) {
                 alone.then(|| Bytes::copy_from_slice(&head)),
                 patience,
             );
+            let taking_turns = later.take_turns(turns);
             tokio::task::spawn_local(async move {
-                let Some(turns) = later.take_turns(turns).await else { return drop(open) };
+                let Some(turns) = taking_turns.await else { return drop(open) };
                 let Some((io, unread, patience)) = turns.into_parts() else { return drop(open) };
                 go_on(server, Connection { io, unread, peer, open, patience, waited: None });
             });

@@ -18,7 +18,7 @@ use futures_util::future::LocalBoxFuture;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
@@ -58,24 +58,52 @@ pub struct Turns {
     head: Option<Bytes>,
     patience: Patience,
     repeated: bool,
-    idle_timeout: Duration,
-    timer: Pin<Box<Sleep>>,
+    idle: Idle,
     /// Ready when idle connections are to end.
     leaving: LocalBoxFuture<'static, ()>,
+}
+
+/// The idle timeout. Its end moves with each request; the timer, which is dear to set, only when it goes off.
+struct Idle {
+    timeout: Duration,
+    until: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Idle {
+    fn new(timeout: Duration) -> Self {
+        let until = Instant::now() + timeout;
+        Self { timeout, until, timer: Box::pin(tokio::time::sleep_until(until)) }
+    }
+
+    /// The time begins anew.
+    fn begin(&mut self) {
+        self.until = Instant::now() + self.timeout;
+    }
+
+    /// Ready when the time is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            if self.timer.deadline() >= self.until {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(self.until);
+        }
+    }
 }
 
 impl Turns {
     /// `head` is the whole head of the request that is being answered, if it is known.
     pub(in crate::server) fn new(server: Rc<Server>, link: Link, head: Option<Bytes>, patience: Patience) -> Self {
-        let idle_timeout = server.limits.load().idle_timeout;
+        let idle = Idle::new(server.limits.load().idle_timeout);
         let mut leave = server.leave.clone();
         Self {
             link,
             head,
             patience,
             repeated: false,
-            idle_timeout,
-            timer: Box::pin(tokio::time::sleep(idle_timeout)),
+            idle,
             leaving: Box::pin(async move {
                 // Without a sender the worker is about to end.
                 let _ = leave.wait_for(|leave| *leave == Leave::Now).await;
@@ -84,9 +112,9 @@ impl Turns {
         }
     }
 
-    /// The head of the first request, byte by byte, if it is known.
-    pub fn head(&self) -> Option<&Bytes> {
-        self.head.as_ref()
+    /// Takes the head of the first request out, byte by byte, if it is known.
+    pub fn take_head(&mut self) -> Option<Bytes> {
+        self.head.take()
     }
 
     /// Where answers are pushed, with their heads.
@@ -106,24 +134,24 @@ impl Turns {
 
     /// Hands over what was pushed; false when the client is gone, or took nothing for as long as it may be idle.
     pub async fn flush(&mut self) -> bool {
-        let Self { link, timer, idle_timeout, .. } = self;
+        let Self { link, idle, .. } = self;
         let mut waited = false;
         poll_fn(|cx| {
             if let Poll::Ready(flushed) = link.poll_flush(cx) {
                 return Poll::Ready(flushed.is_ok());
             }
             if !std::mem::replace(&mut waited, true) {
-                timer.as_mut().reset(Instant::now() + *idle_timeout);
+                idle.begin();
             }
-            timer.as_mut().poll(cx).map(|()| false)
+            idle.poll(cx).map(|()| false)
         })
         .await
     }
 
     /// Waits for the next request, and compares it.
     pub async fn next(&mut self, known: Option<&RepeatedHead>) -> Next {
-        self.timer.as_mut().reset(Instant::now() + self.idle_timeout);
-        let Self { link, timer, leaving, .. } = self;
+        let Self { link, idle, leaving, .. } = self;
+        idle.begin();
         let next = poll_fn(|cx| {
             let mut buffer = [0; HEAD_BYTES_MAX];
             match link.poll_read(cx, &mut buffer) {
@@ -141,7 +169,7 @@ impl Turns {
                 }
                 Poll::Pending => {}
             }
-            match leaving.as_mut().poll(cx).is_ready() || timer.as_mut().poll(cx).is_ready() {
+            match leaving.as_mut().poll(cx).is_ready() || idle.poll(cx).is_ready() {
                 true => Poll::Ready(Next::Ended),
                 false => Poll::Pending,
             }
