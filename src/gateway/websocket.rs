@@ -10,6 +10,7 @@ use crate::proto::forwarded;
 use crate::proto::subscribe;
 use crate::proto::websocket::handshake::{self, Handshake};
 use crate::server::body::Body;
+use crate::server::request_id::RequestId;
 use crate::server::{Answer, Hold, Request, Response};
 use crate::session::keep::Keeper;
 use crate::session::token;
@@ -75,7 +76,8 @@ impl Inner {
             Err(refused) => {
                 // Before the client is answered: it may try again at once.
                 loan.give_back().await;
-                tracing::debug!(request.id = %exchange.request_id, error = %refused, "bridged websocket refused");
+                let by = if let bridge::Refused::ByBackend(_) = refused { By::Choice } else { By::Fault };
+                note_refused(&route.upstream.name, exchange.request_id, by, &refused);
                 Err(ClientError::Bridge(Box::new(refused)))
             }
         }
@@ -100,6 +102,23 @@ impl Inner {
         let token = token::new();
         let keeper = token.as_ref().map(|token| Keeper::new(Arc::clone(store), key(token), Rc::clone(metrics)));
         Ok((Moving { before, resumed, token, keeper }, loan))
+    }
+}
+
+/// Why a backend's client was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum By {
+    /// The backend did not want it.
+    Choice,
+    /// Something went wrong that somebody has to look at.
+    Fault,
+}
+
+/// Says why a WebSocket did not open. Clients are told less.
+pub(in crate::gateway) fn note_refused(upstream: &str, request_id: RequestId, by: By, error: &dyn std::error::Error) {
+    match by {
+        By::Choice => tracing::debug!(upstream, request.id = %request_id, %error, "bridged websocket refused"),
+        By::Fault => tracing::warn!(upstream, request.id = %request_id, %error, "bridged websocket refused"),
     }
 }
 

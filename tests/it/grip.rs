@@ -1,5 +1,6 @@
 //! Holds (GRIP): a plain backend that the test plays, clients of both HTTP versions, and what is published to them.
 
+mod held;
 mod hostile;
 mod libraries;
 mod polls;
