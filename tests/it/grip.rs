@@ -3,9 +3,12 @@
 mod held;
 mod hostile;
 mod libraries;
+mod mixed;
 mod polls;
+mod publishing;
 mod recover;
 mod shared;
+mod stalled;
 mod streams;
 mod websockets;
 

@@ -1,12 +1,13 @@
 //! Held responses of every kind of client and request: old versions, bodies, HEAD, and clients that go while they wait.
 
 use super::{ALL, Stage};
-use crate::support::client::{Http, Stream, dial, open, post, request, send, within};
+use crate::support::client::{Answer, Http, Stream, dial, get, open, post, request, send, within};
 use crate::support::metrics;
 use bytes::Bytes;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 const OPENED: &str = "pushbridge_hub_sessions_opened_total{transport=\"long_poll\"}";
 const OPEN: &str = "pushbridge_hub_sessions_open{transport=\"long_poll\"}";
@@ -19,6 +20,15 @@ impl Stage {
         client.write_all(head.as_bytes()).await.expect("written");
         self.backend.asked().await.answer(200, &HELD, "nothing yet");
         metrics::reaches(&self.proxy, OPENED, before + 1.0).await;
+    }
+
+    /// A response that is held with these fields: the client waits when this returns.
+    async fn hold(&mut self, http: Http, fields: &[(&str, &str)], body: &'static str) -> JoinHandle<Answer> {
+        let (at, before) = (self.at(http), metrics::value(&self.proxy, OPENED).await);
+        let waiting = tokio::spawn(send(http, at, get(at, "/poll", &[])));
+        self.backend.asked().await.answer(200, fields, body);
+        metrics::reaches(&self.proxy, OPENED, before + 1.0).await;
+        waiting
     }
 
     /// Publishes a response, and gives how many sessions it went to.
@@ -120,7 +130,7 @@ async fn what_was_a_held_response_may_become_a_stream() {
     for http in ALL {
         let at = stage.at(http);
         let before = metrics::value(&stage.proxy, OPENED).await;
-        let asking = tokio::spawn(open(http, at, crate::support::client::get(at, "/events", &[])));
+        let asking = tokio::spawn(open(http, at, get(at, "/events", &[])));
         stage.backend.asked().await.answer(200, &HELD, "nothing yet");
         metrics::reaches(&stage.proxy, OPENED, before + 1.0).await;
         stage.publish(&json!([{"channel": "a", "http-response": {"action": "hint"}}])).await;
@@ -207,26 +217,18 @@ async fn a_client_that_has_its_answer_is_not_gone() {
     let mut stage = Stage::new().await;
     let gone = [HELD[0], HELD[1], ("grip-timeout", "5"), ("grip-link", "</gone>; rel=gone")];
     for http in ALL {
-        let at = stage.at(http);
-        let before = metrics::value(&stage.proxy, OPENED).await;
-        let hold = async |stage: &mut Stage, number: f64| {
-            let waiting = tokio::spawn(send(http, at, crate::support::client::get(at, "/poll", &[])));
-            stage.backend.asked().await.answer(200, &gone, "time is over");
-            metrics::reaches(&stage.proxy, OPENED, before + number).await;
-            waiting
-        };
-        let waiting = hold(&mut stage, 1.0).await;
+        let waiting = stage.hold(http, &gone, "time is over").await;
         stage.release("it").await;
         assert_eq!(waiting.await.expect("an answer").text(), "it");
         // Asked again, the backend answers at once.
-        let waiting = hold(&mut stage, 2.0).await;
+        let waiting = stage.hold(http, &gone, "time is over").await;
         stage.publish(&json!([{"channel": "a", "http-response": {"action": "hint"}}])).await;
         stage.backend.asked().await.answer(200, &[], "now");
         assert_eq!(waiting.await.expect("an answer").text(), "now");
-        let waiting = hold(&mut stage, 3.0).await;
+        let waiting = stage.hold(http, &gone, "time is over").await;
         assert_eq!(waiting.await.expect("an answer").text(), "time is over");
         // The next that is asked is of this client, which does go.
-        let waiting = hold(&mut stage, 4.0).await;
+        let waiting = stage.hold(http, &gone, "time is over").await;
         assert!(stage.backend.is_quiet());
         waiting.abort();
         let told = stage.backend.asked().await;
