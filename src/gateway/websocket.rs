@@ -132,7 +132,7 @@ pub(in crate::gateway) struct UpstreamBackend {
 }
 
 impl UpstreamBackend {
-    fn upstream(&self) -> Arc<UpstreamSettings> {
+    fn current(&self) -> Arc<UpstreamSettings> {
         let settings = self.settings.load();
         let current = settings.upstreams.iter().find(|current| current.name == self.upstream.name);
         Arc::clone(current.unwrap_or(&self.upstream))
@@ -153,16 +153,20 @@ impl UpstreamBackend {
         &self,
         request: Request,
     ) -> LocalBoxFuture<'static, Result<Response, BackendError>> {
-        let (upstreams, upstream) = (Rc::clone(&self.upstreams), self.upstream());
+        let (upstreams, upstream) = (Rc::clone(&self.upstreams), self.current());
         Box::pin(async move { upstreams.send(&upstream, request).await.map_err(failed) })
     }
 }
 
 impl Backend for UpstreamBackend {
+    fn upstream(&self) -> Arc<str> {
+        Arc::clone(self.name())
+    }
+
     fn post(&self, fields: HeaderMap, body: Bytes) -> LocalBoxFuture<'static, Result<Response, BackendError>> {
         let mut fields = fields;
         // Signed anew each time: a session lives longer than a signature.
-        grip::sign(&mut fields, &self.upstream());
+        grip::sign(&mut fields, &self.current());
         let mut request = Request::new(Body::full(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.clone();

@@ -47,6 +47,10 @@ struct Asked {
 struct TestBackend(UnboundedSender<Asked>);
 
 impl Backend for TestBackend {
+    fn upstream(&self) -> Arc<str> {
+        "shop".into()
+    }
+
     fn post(&self, fields: HeaderMap, body: Bytes) -> LocalBoxFuture<'static, Result<Response, BackendError>> {
         let (answer, answered) = oneshot::channel();
         let _ = self.0.send(Asked { fields, body, answer });

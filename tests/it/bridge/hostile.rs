@@ -154,6 +154,7 @@ async fn a_wrong_answer_to_a_message_closes_its_client() {
             }
         }
         has_warned(&proxy, "bridged backend failed", logged);
+        has_warned(&proxy, "bridged backend failed", "\"plain\"");
         is_clean(&proxy, &backend).await;
     }
 }
