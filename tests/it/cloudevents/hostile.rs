@@ -44,7 +44,10 @@ async fn a_message_that_fails_closes_its_client() {
     stage.message("bytes").await.answer(200, &[TEXT_PLAIN], &b"\xff"[..]);
     socket.expect_close(1011).await;
     stage.disconnected("upstream").await;
-    assert_eq!(stage.proxy.logged("bridged backend failed").len(), 9);
+    // The log is read a moment after it was written.
+    crate::support::wait_for("each failure's line", || {
+        (stage.proxy.logged("bridged backend failed").len() == 9).then_some(())
+    });
 }
 
 #[tokio::test]
