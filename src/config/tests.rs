@@ -521,6 +521,71 @@ fn routes_by_cloudevents_are_checked() {
 }
 
 #[test]
+fn grip_is_checked_on_routes_and_upstreams() {
+    let grip = |grip: &str, expected: &[&str]| {
+        route(&format!("match: {{ path: '/r/{{id}}' }}, proxy: {{ upstream: chat, grip: {grip} }}"), expected);
+    };
+    for (given, expected) in [
+        ("maybe", "grip: \"maybe\" is neither true nor false; write one of the two (c.yaml:1:82)"),
+        (
+            "{ chanel_prefix: a }",
+            "grip.chanel_prefix: unknown key \"chanel_prefix\"; did you mean \"channel_prefix\"? (c.yaml:1:84)",
+        ),
+        (
+            "{ channel_prefix: \"a\\nb\" }",
+            "grip.channel_prefix: channel name \"a\\nb\" has a control character; use printable characters only (c.yaml:1:100)",
+        ),
+        (
+            "{ channels: ['{room}'] }",
+            "grip.channels[0]: {room} is no parameter of the path \"/r/{id}\"; its parameters are id (c.yaml:1:95)",
+        ),
+        (
+            "{ key_file: x }",
+            "grip.key_file: unknown key \"key_file\"; the keys here are channel_prefix, channels (c.yaml:1:84)",
+        ),
+    ] {
+        grip(given, &[&format!("routes[0].proxy.{expected}")]);
+    }
+    let many: Vec<_> = (0..101).map(|n| format!("c{n}")).collect();
+    grip(
+        &format!("{{ channels: [{}] }}", many.join(",")),
+        &[
+            "routes[0].proxy.grip.channels: 101 channels are over limits.subscriptions_per_session (100); list fewer or raise it (c.yaml:1:94)",
+        ],
+    );
+    for (given, expected) in [
+        (
+            "true",
+            ": a single value stands here, where a mapping belongs; write keys: issuer, key_file, key_env, id_cache (c.yaml:3:61)",
+        ),
+        ("{ isuer: a }", ".isuer: unknown key \"isuer\"; did you mean \"issuer\"? (c.yaml:3:63)"),
+        (
+            "{ key_file: nowhere }",
+            ".key_file: \"nowhere\" can't be read: no such file; looked for it at /etc/pb/nowhere (c.yaml:3:73)",
+        ),
+        ("{ key_env: NOWHERE }", ".key_env: the environment variable \"NOWHERE\" is not set; set it (c.yaml:3:72)"),
+        ("{ key_file: a, key_env: b }", ": has key_file and key_env at once; keep one (c.yaml:3:61)"),
+        (
+            "{ id_cache: 2d }",
+            ".id_cache: \"2d\" is no duration; write a whole number with ms, s, m or h, such as 30s (c.yaml:3:73)",
+        ),
+    ] {
+        let chat = format!("upstreams: {{ chat: {{ servers: ['http://127.0.0.1:1'], grip: {given} }} }}");
+        refused(&format!("{LISTENERS}{ROUTES}{chat}"), &[&format!("upstreams.chat.grip{expected}")]);
+    }
+    let config = accepted(
+        "listeners: [{ name: http, address: '127.0.0.1:0' }]
+upstreams: { chat: { servers: ['http://127.0.0.1:1'], grip: { issuer: edge, key_env: TOKEN, id_cache: 5s } } }
+routes:
+  - { name: r, match: { path: '/r/{id}' }, proxy: { upstream: chat, grip: { channel_prefix: p-, channels: ['r.{id}', all] } } }
+  - { name: t, match: { path: /t }, proxy: { upstream: chat, grip: true } }
+  - { name: f, match: { path: /f }, proxy: { upstream: chat, grip: false } }
+",
+    );
+    assert!(config.warnings.is_empty(), "{}", config.warnings);
+}
+
+#[test]
 fn push_routes_are_checked() {
     let push =
         |push: &str, expected: &[&str]| route(&format!("match: {{}}, push: {{ channels: [a], {push} }}"), expected);

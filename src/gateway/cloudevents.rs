@@ -2,7 +2,7 @@
 
 use crate::gateway::respond::ClientError;
 use crate::gateway::settings::WebSocketRoute;
-use crate::gateway::websocket::UpstreamBackend;
+use crate::gateway::websocket::{By, UpstreamBackend, note_refused};
 use crate::gateway::{Exchange, Inner};
 use crate::server::body::Body;
 use crate::server::{Answer, Hold, Request, Response};
@@ -44,7 +44,8 @@ impl Inner {
         match Box::pin(cloudevents::open(opening)).await {
             Ok((head, session)) => Ok(Answer::Hold(Hold { head, session: Box::new(session) })),
             Err(refused) => {
-                tracing::debug!(request.id = %exchange.request_id, error = %refused, "bridged websocket refused");
+                let by = if let cloudevents::Refused::ByBackend(_) = refused { By::Choice } else { By::Fault };
+                note_refused(&route.upstream.name, exchange.request_id, by, &refused);
                 Err(ClientError::CloudEvents(Box::new(refused)))
             }
         }

@@ -123,13 +123,23 @@ impl Holder {
     pub(in crate::gateway) async fn answer(self, response: Response) -> Result<Forwarded, ClientError> {
         let mut gone = None;
         Ok(match self.follow(response, 0, &mut gone).await? {
-            Step::Answer(answer) => Forwarded::Answer(answer),
+            Step::Answer(answer) => {
+                is_answered(&mut gone);
+                Forwarded::Answer(answer)
+            }
             Step::Wait(waiting) => Forwarded::Waiting(Box::pin(self.wait(waiting, gone))),
         })
     }
 
+    /// Waits for the end of a held response. A client that goes first takes this future with it, and its backend is told.
+    async fn wait(self, waiting: Box<Waiting>, mut gone: Option<Gone>) -> Result<Answer, ClientError> {
+        let answer = self.wait_for_end(waiting, &mut gone).await;
+        is_answered(&mut gone);
+        answer
+    }
+
     /// Waits for the end of a held response, and of those that come when the backend is asked again.
-    async fn wait(self, mut waiting: Box<Waiting>, mut gone: Option<Gone>) -> Result<Answer, ClientError> {
+    async fn wait_for_end(&self, mut waiting: Box<Waiting>, gone: &mut Option<Gone>) -> Result<Answer, ClientError> {
         let mut round = 0;
         loop {
             let last = match waiting.await {
@@ -138,7 +148,7 @@ impl Holder {
             };
             round += 1;
             // Boxed: what waits is not to have room for what asks.
-            match Box::pin(self.ask_again(last, round, &mut gone)).await? {
+            match Box::pin(self.ask_again(last, round, gone)).await? {
                 Step::Answer(answer) => return Ok(answer),
                 Step::Wait(next) => waiting = next,
             }
@@ -158,12 +168,15 @@ impl Holder {
     }
 
     async fn follow(&self, response: Response, round: u32, gone: &mut Option<Gone>) -> Result<Step, ClientError> {
+        let is_head = self.original.method == Method::HEAD;
+        if is_head && instruct::is_json(response.headers()) {
+            return Ok(read::without_instruct(response).into());
+        }
         let read = read::instruct(response).await.map_err(|error| self.refused(error))?;
         let (instruct, mode) = (&read.instruct, read.instruct.hold);
-        if gone.is_none() && mode.is_some() {
+        if gone.is_none() && mode.is_some() && !is_head {
             *gone = Some(Gone { told: instruct.gone.clone().map(|link| (self.source(), link)) });
         }
-        let is_head = self.original.method == Method::HEAD;
         match mode {
             Some(Mode::Response) if !is_head => self.hold(read, round).await,
             Some(Mode::Stream) if !is_head => self.stream(read, gone.take()).await.map(Step::Answer),
@@ -300,6 +313,13 @@ impl Inner {
         let settings = self.settings();
         let current = settings.upstreams.iter().find(|current| current.name == upstream.name);
         Arc::clone(current.unwrap_or(upstream))
+    }
+}
+
+/// The client has its answer: that it is no longer held is no sign that it is gone.
+fn is_answered(gone: &mut Option<Gone>) {
+    if let Some(gone) = gone {
+        gone.is_known();
     }
 }
 

@@ -10,6 +10,7 @@ use crate::proto::forwarded;
 use crate::proto::subscribe;
 use crate::proto::websocket::handshake::{self, Handshake};
 use crate::server::body::Body;
+use crate::server::request_id::RequestId;
 use crate::server::{Answer, Hold, Request, Response};
 use crate::session::keep::Keeper;
 use crate::session::token;
@@ -75,7 +76,8 @@ impl Inner {
             Err(refused) => {
                 // Before the client is answered: it may try again at once.
                 loan.give_back().await;
-                tracing::debug!(request.id = %exchange.request_id, error = %refused, "bridged websocket refused");
+                let by = if let bridge::Refused::ByBackend(_) = refused { By::Choice } else { By::Fault };
+                note_refused(&route.upstream.name, exchange.request_id, by, &refused);
                 Err(ClientError::Bridge(Box::new(refused)))
             }
         }
@@ -103,6 +105,23 @@ impl Inner {
     }
 }
 
+/// Why a backend's client was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gateway) enum By {
+    /// The backend did not want it.
+    Choice,
+    /// Something went wrong that somebody has to look at.
+    Fault,
+}
+
+/// Says why a WebSocket did not open. Clients are told less.
+pub(in crate::gateway) fn note_refused(upstream: &str, request_id: RequestId, by: By, error: &dyn std::error::Error) {
+    match by {
+        By::Choice => tracing::debug!(upstream, request.id = %request_id, %error, "bridged websocket refused"),
+        By::Fault => tracing::warn!(upstream, request.id = %request_id, %error, "bridged websocket refused"),
+    }
+}
+
 /// The route's upstream, for one client's path and query. A session may outlive many reloads: it follows its upstream
 /// by name for as long as there is one of that name.
 pub(in crate::gateway) struct UpstreamBackend {
@@ -113,7 +132,7 @@ pub(in crate::gateway) struct UpstreamBackend {
 }
 
 impl UpstreamBackend {
-    fn upstream(&self) -> Arc<UpstreamSettings> {
+    fn current(&self) -> Arc<UpstreamSettings> {
         let settings = self.settings.load();
         let current = settings.upstreams.iter().find(|current| current.name == self.upstream.name);
         Arc::clone(current.unwrap_or(&self.upstream))
@@ -134,16 +153,20 @@ impl UpstreamBackend {
         &self,
         request: Request,
     ) -> LocalBoxFuture<'static, Result<Response, BackendError>> {
-        let (upstreams, upstream) = (Rc::clone(&self.upstreams), self.upstream());
+        let (upstreams, upstream) = (Rc::clone(&self.upstreams), self.current());
         Box::pin(async move { upstreams.send(&upstream, request).await.map_err(failed) })
     }
 }
 
 impl Backend for UpstreamBackend {
+    fn upstream(&self) -> Arc<str> {
+        Arc::clone(self.name())
+    }
+
     fn post(&self, fields: HeaderMap, body: Bytes) -> LocalBoxFuture<'static, Result<Response, BackendError>> {
         let mut fields = fields;
         // Signed anew each time: a session lives longer than a signature.
-        grip::sign(&mut fields, &self.upstream());
+        grip::sign(&mut fields, &self.current());
         let mut request = Request::new(Body::full(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.clone();

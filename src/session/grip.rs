@@ -113,8 +113,8 @@ pub struct Gone {
 }
 
 impl Gone {
-    /// The backend knows: it ended the hold itself.
-    fn is_known(&mut self) {
+    /// There is nothing to tell: the backend ended the hold itself, or the client has its answer.
+    pub fn is_known(&mut self) {
         self.told = None;
     }
 }

@@ -28,7 +28,7 @@ use crate::proto::websocket_over_http::fields;
 use crate::server::request_id::RequestId;
 use crate::server::{Response, problem};
 use crate::session::settings::{BridgeSettings, CloudEventsSettings};
-use crate::session::websocket_over_http::exchange::NoRandomness;
+use crate::session::websocket_over_http::conversation::NoRandomness;
 use crate::session::websocket_over_http::seams::{Feed, HubFeed};
 use crate::session::websocket_over_http::subscriptions::{SubscribeError, Subscriptions};
 use crate::session::websocket_over_http::{BackendError, Session, Start};

@@ -10,6 +10,7 @@
 //! hub around it. It does not know which upstream a [`Backend`] is, nor how a request is signed.
 
 pub mod backend;
+pub mod conversation;
 pub mod dialect;
 pub mod exchange;
 pub mod frames;
@@ -32,8 +33,9 @@ use crate::session::keep::Keeper;
 use crate::session::settings::BridgeSettings;
 use crate::session::token;
 use crate::telemetry::metrics::WorkerMetrics;
+use conversation::{NoRandomness, Reply};
 use dialect::Dialect;
-use exchange::{Exchange, NoRandomness, Reply};
+use exchange::Exchange;
 use futures_util::future::LocalBoxFuture;
 use http::{HeaderMap, StatusCode};
 use seams::{Feed, HubFeed};

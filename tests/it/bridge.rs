@@ -3,6 +3,7 @@
 mod channels;
 mod ends;
 mod handshake;
+mod hostile;
 mod messages;
 mod moving;
 

@@ -1,10 +1,14 @@
 //! Holds (GRIP): a plain backend that the test plays, clients of both HTTP versions, and what is published to them.
 
+mod held;
 mod hostile;
 mod libraries;
+mod mixed;
 mod polls;
+mod publishing;
 mod recover;
 mod shared;
+mod stalled;
 mod streams;
 mod websockets;
 

@@ -18,6 +18,7 @@ pub mod named_backend;
 pub mod nats_server;
 pub mod program;
 pub mod proxy;
+pub mod raw_backend;
 #[allow(dead_code, reason = "the tests of the bus itself use the rest")]
 pub mod redis;
 pub mod relay;

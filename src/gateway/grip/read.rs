@@ -11,7 +11,7 @@ use crate::server::Response;
 use crate::server::body::{Body, ReadError, read_whole};
 use crate::telemetry::metrics::GripRefusal;
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode, response};
 use http_body::Body as _;
 use std::time::Duration;
@@ -108,6 +108,16 @@ pub(super) async fn instruct(answer: Response) -> Result<Read, GripError> {
         return Err(GripError::Compressed);
     }
     Ok(Read { head, instruct, body, is_empty })
+}
+
+/// The answer to a HEAD whose GET would be answered by a JSON instruct. That stands in the body, which this answer does
+/// not have, so that nothing is known of the response but what its fields say.
+pub(super) fn without_instruct(mut answer: Response) -> Response {
+    let fields = answer.headers_mut();
+    strip(fields);
+    fields.remove(CONTENT_TYPE);
+    fields.remove(CONTENT_LENGTH);
+    answer
 }
 
 impl Read {

@@ -4,9 +4,13 @@ use crate::server::Response;
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use http::HeaderMap;
+use std::sync::Arc;
 
 /// A backend of one route, with the client's path and query: each call is one POST.
 pub trait Backend: 'static {
+    /// Its upstream's name.
+    fn upstream(&self) -> Arc<str>;
+
     /// Sends the fields and the body, and gives the answer once its head is there. Whoever implements it sets the time
     /// limit. Dropping the future cancels the request.
     fn post(&self, fields: HeaderMap, body: Bytes) -> LocalBoxFuture<'static, Result<Response, BackendError>>;

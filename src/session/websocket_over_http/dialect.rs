@@ -1,7 +1,8 @@
 //! The seam between a session and the language in which its backend is spoken to.
 //!
 //! [`super::run`] knows the client, the hub and the clock; a [`Dialect`] knows what the backend is asked and what its
-//! answers mean. WebSocket over HTTP is one ([`super::exchange`]), CloudEvents are another.
+//! answers mean. WebSocket over HTTP is one ([`super::exchange`]), CloudEvents are another; what both do alike with a
+//! request in flight, and with a backend that has to hear of the end, is [`super::conversation`].
 
 use crate::model::session::CloseReason;
 use crate::proto::websocket_over_http::bridge::{Action, FromClient};

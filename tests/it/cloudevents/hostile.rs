@@ -3,12 +3,8 @@
 use super::{Fields, JSON, Stage, TEXT_PLAIN, assert_works, proxy_of, wait_for_metric};
 use crate::support::client::Http;
 use crate::support::proxy::Proxy;
+use crate::support::raw_backend::{RawBackend, Say, Told};
 use crate::support::socket::{Socket, TEXT};
-use std::net::SocketAddr;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 #[tokio::test]
 async fn a_message_that_fails_closes_its_client() {
@@ -48,7 +44,10 @@ async fn a_message_that_fails_closes_its_client() {
     stage.message("bytes").await.answer(200, &[TEXT_PLAIN], &b"\xff"[..]);
     socket.expect_close(1011).await;
     stage.disconnected("upstream").await;
-    assert_eq!(stage.proxy.logged("bridged backend failed").len(), 9);
+    // The log is read a moment after it was written.
+    crate::support::wait_for("each failure's line", || {
+        (stage.proxy.logged("bridged backend failed").len() == 9).then_some(())
+    });
 }
 
 #[tokio::test]
@@ -126,105 +125,100 @@ async fn wait_until_stuck(proxy: &Proxy) {
     panic!("the process never rests");
 }
 
+/// What an event can be answered with that no event handler would say, and what the log says of it.
+fn wrongs() -> Vec<(&'static str, Say, &'static str)> {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nwebhook-allowed-origin: *\r\n";
+    let said = |rest: &str| format!("{head}{rest}").into_bytes();
+    let huge = [said("content-length: 10000000\r\n\r\n"), vec![b'x'; 10_000_000]].concat();
+    let endless = Say::Endless(said("transfer-encoding: chunked\r\n\r\n"), b"3\r\nand\r\n".to_vec());
+    vec![
+        ("an answer of 10 MB", Say::Bytes(huge), "bytes"),
+        ("a body without end", endless, "bytes"),
+        ("a body that is cut", Say::Last(said("content-length: 100\r\n\r\nhal")), "broke off"),
+        ("a chunk that is cut", Say::Last(said("transfer-encoding: chunked\r\n\r\nff\r\nhal")), "broke off"),
+        ("two lengths", Say::Last(said("content-length: 1\r\ncontent-length: 2\r\n\r\nx")), "upstream plain"),
+        ("no HTTP", Say::Last(b"SSH-2.0-hello\r\n\r\n".to_vec()), "upstream plain"),
+        ("nothing", Say::Last(Vec::new()), "upstream plain"),
+        ("a head without end", Say::Endless(head.into(), b"x-endless: and so on\r\n".to_vec()), "upstream plain"),
+    ]
+}
+
+fn name(told: &Told) -> &str {
+    if told.head.starts_with("options ") { "OPTIONS" } else { told.field("ce-eventname") }
+}
+
+/// Answers this event wrongly, and takes all others. Connections end after `disconnected`, and where the answer is wrong.
+async fn backend(wrong: &'static str, say: Say) -> RawBackend {
+    let taken = "HTTP/1.1 200 OK\r\nwebhook-allowed-origin: *\r\ncontent-length: 0\r\n";
+    RawBackend::start(move |told| match name(told) {
+        name if name == wrong => say.clone(),
+        "disconnected" => Say::Last(format!("{taken}connection: close\r\n\r\n").into()),
+        _ => Say::Bytes(format!("{taken}\r\n").into()),
+    })
+    .await
+}
+
+async fn are_told(backend: &mut RawBackend, events: &[&str], what: &str) {
+    for event in events {
+        assert_eq!(name(&backend.told().await), *event, "{what}");
+    }
+}
+
+fn has_warned(proxy: &Proxy, message: &str, text: &str) {
+    crate::support::wait_for(&format!("a warning {message:?} with {text:?}"), || {
+        let lines = proxy.logged(message);
+        lines.iter().any(|line| line["level"] == "WARN" && line.to_string().contains(text)).then_some(())
+    });
+}
+
 #[tokio::test]
-async fn broken_answers_close_the_client_and_leak_nothing() {
-    let answers: [(&str, Answering); 4] = [
-        (
-            "cut in the middle",
-            Answering::Bytes("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 100\r\n\r\nhal"),
-        ),
-        ("cut in a chunk", Answering::Bytes("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nff\r\nhal")),
-        ("no HTTP", Answering::Bytes("SSH-2.0-hello\r\n")),
-        ("endless fields", Answering::EndlessFields),
-    ];
-    for (what, answering) in answers {
-        let mut backend = HostileBackend::start(answering).await;
+async fn a_wrong_answer_to_a_message_closes_its_client_and_leaves_nothing() {
+    for (what, say, logged) in wrongs() {
+        let mut backend = backend("message", say).await;
         let proxy = proxy_of(backend.address);
-        let mut socket = Socket::open(Http::H1, proxy.address("http"), "/chat/x", &[]).await;
-        socket.send(TEXT, "x").await;
-        assert_eq!(socket.expect_close(1011).await, "the backend failed", "{what}");
-        for event in ["OPTIONS", "connect", "connected", "message", "OPTIONS", "disconnected"] {
-            assert_eq!(backend.told.recv().await.as_deref(), Some(event), "{what}");
+        for (http, first) in [(Http::H1, &["OPTIONS"][..]), (Http::H2c, &[])] {
+            let mut socket = Socket::open(http, proxy.address("http"), "/chat/x", &[]).await;
+            socket.send(TEXT, "x").await;
+            assert_eq!(socket.expect_close(1011).await, "the backend failed", "{what}");
+            are_told(&mut backend, first, what).await;
+            // Perhaps another server answers there by now, which has to be asked before it is told of the end.
+            are_told(&mut backend, &["connect", "connected", "message", "OPTIONS", "disconnected"], what).await;
         }
+        has_warned(&proxy, "bridged backend failed", logged);
         wait_for_metric(&proxy, "pushbridge_hub_sessions_open{transport=\"websocket\"} 0").await;
+        backend.is_left().await;
     }
 }
 
-/// What a message is answered by.
-#[derive(Debug, Clone, Copy)]
-enum Answering {
-    Bytes(&'static str),
-    EndlessFields,
-}
-
-/// A backend that is sockets, so that it can answer what no library would: messages only, all else it takes.
-struct HostileBackend {
-    address: SocketAddr,
-    told: mpsc::UnboundedReceiver<String>,
-    accepting: JoinHandle<()>,
-}
-
-impl HostileBackend {
-    async fn start(answering: Answering) -> Self {
-        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = socket.local_addr().expect("an address");
-        let (tell, told) = mpsc::unbounded_channel();
-        let accepting = tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((tcp, _)) = socket.accept().await {
-                connections.spawn(serve(tcp, answering, tell.clone()));
-            }
-        });
-        Self { address, told, accepting }
-    }
-}
-
-impl Drop for HostileBackend {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-async fn serve(mut tcp: TcpStream, answering: Answering, tell: mpsc::UnboundedSender<String>) {
-    const TAKEN: &[u8] = b"HTTP/1.1 200 OK\r\nwebhook-allowed-origin: *\r\ncontent-length: 0\r\n\r\n";
-    let mut read = Vec::new();
-    loop {
-        while request(&read).is_none() {
-            if tcp.read_buf(&mut read).await.unwrap_or(0) == 0 {
-                return;
-            }
+#[tokio::test]
+async fn a_wrong_answer_to_connect_is_a_bad_gateway_and_leaves_nothing() {
+    for (what, say, logged) in wrongs() {
+        let mut backend = backend("connect", say).await;
+        let proxy = proxy_of(backend.address);
+        for (http, first) in [(Http::H1, &["OPTIONS"][..]), (Http::H2c, &[])] {
+            let refused = Socket::try_open(http, proxy.address("http"), "/chat/x", &[]).await.err().expect("refused");
+            assert_eq!(refused.status, 502, "{what}");
+            are_told(&mut backend, first, what).await;
+            are_told(&mut backend, &["connect", "OPTIONS", "disconnected"], what).await;
         }
-        let (name, len) = request(&read).expect("a request");
-        read.drain(..len);
-        let is_message = name == "message";
-        let _ = tell.send(name);
-        match answering {
-            Answering::Bytes(bytes) if is_message => {
-                let _ = tcp.write_all(bytes.as_bytes()).await;
-                return;
-            }
-            Answering::EndlessFields if is_message => {
-                let _ = tcp.write_all(b"HTTP/1.1 200 OK\r\n").await;
-                while tcp.write_all(b"x-endless: and so on\r\n").await.is_ok() {}
-                return;
-            }
-            _ => {
-                if tcp.write_all(TAKEN).await.is_err() {
-                    return;
-                }
-            }
-        }
+        has_warned(&proxy, "bridged websocket refused", logged);
+        wait_for_metric(&proxy, "pushbridge_hub_sessions_open{transport=\"websocket\"} 0").await;
+        backend.is_left().await;
     }
 }
 
-/// The event of the first whole request, and its length.
-fn request(bytes: &[u8]) -> Option<(String, usize)> {
-    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
-    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-    let field =
-        |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned);
-    let len: usize = field("content-length").map_or(0, |len| len.parse().expect("a length"));
-    let name =
-        if head.starts_with("options ") { "OPTIONS".to_owned() } else { field("ce-eventname").expect("an event") };
-    (bytes.len() >= end + len).then_some((name, end + len))
+#[tokio::test]
+async fn a_wrong_answer_to_the_first_question_is_a_bad_gateway() {
+    // The body of that answer says nothing, so that what is wrong with it does not matter.
+    for (what, say, logged) in wrongs().into_iter().filter(|(.., logged)| *logged == "upstream plain") {
+        let mut backend = backend("OPTIONS", say).await;
+        let proxy = proxy_of(backend.address);
+        for http in [Http::H1, Http::H2c] {
+            let refused = Socket::try_open(http, proxy.address("http"), "/chat/x", &[]).await.err().expect("refused");
+            assert_eq!(refused.status, 502, "{what}");
+            are_told(&mut backend, &["OPTIONS"], what).await;
+        }
+        has_warned(&proxy, "bridged websocket refused", logged);
+        backend.is_left().await;
+    }
 }

@@ -1,5 +1,5 @@
-//! The Python libraries of GRIP, on a real Django server behind pushbridge: django-eventstream, django-grip, gripcontrol
-//! and pubcontrol as they come from PyPI, told of pushbridge by their URL alone.
+//! The Python libraries of GRIP behind pushbridge: django-eventstream and django-grip on a real Django server, gripcontrol
+//! and pubcontrol on a server without a framework; all as they come from PyPI, told of pushbridge by their URL alone.
 
 use crate::support::client::{Http, Stream, get, open, post, send, within};
 use crate::support::held::{EventStream, SseEvent};
@@ -15,25 +15,35 @@ use tokio::process::{Child, Command};
 
 const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/grip/django");
 
-/// A pushbridge with a Django project behind it.
+/// A pushbridge with a backend in Python behind it.
 struct Site {
     proxy: Proxy,
-    django: SocketAddr,
+    backend: SocketAddr,
     _server: Child,
 }
 
 impl Site {
-    async fn new() -> Self {
+    /// With a Django project.
+    async fn django() -> Self {
+        Self::of(PROJECT).await
+    }
+
+    /// With a backend that uses no framework.
+    async fn plain() -> Self {
+        Self::of(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/grip/plain")).await
+    }
+
+    async fn of(project: &str) -> Self {
         let python = installed().await;
-        // Django has to know where to publish, and pushbridge where Django is: one of both must know its port first.
+        // The backend has to know where to publish, and pushbridge where the backend is: one of both must know its port first.
         let folder = tempfile::TempDir::new().expect("a folder");
         std::fs::write(folder.path().join("grip.key"), "changeme").expect("written");
         let database = folder.path().join("db.sqlite3");
         let relay = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let to_publish = relay.local_addr().expect("an address");
         let mut server = Command::new(python)
-            .arg(format!("{PROJECT}/serve.py"))
-            .current_dir(PROJECT)
+            .arg(format!("{project}/serve.py"))
+            .current_dir(project)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("DATABASE", &database)
             .env("GRIP_URL", format!("http://{to_publish}/?iss=edge&key=changeme"))
@@ -42,31 +52,31 @@ impl Site {
             .spawn()
             .expect("Python runs");
         let mut lines = BufReader::new(server.stdout.take().expect("its output")).lines();
-        let line = within("Django's start", lines.next_line()).await.expect("a line").expect("Django serves");
-        let django: SocketAddr = line.rsplit(' ').next().expect("an address").parse().expect("an address");
+        let line = within("the backend's start", lines.next_line()).await.expect("a line").expect("it serves");
+        let backend: SocketAddr = line.rsplit(' ').next().expect("an address").parse().expect("an address");
         let proxy = Proxy::start_in(
             folder,
             &format!(
                 "
 publish: {{ address: \"127.0.0.1:0\", auth: [{{ grip_sig: {{ key_file: grip.key }} }}] }}
-upstreams: {{ django: {{ servers: [\"http://{django}\"], grip: {{ issuer: edge, key_file: grip.key }} }} }}
+upstreams: {{ python: {{ servers: [\"http://{backend}\"], grip: {{ issuer: edge, key_file: grip.key }} }} }}
 routes:
-  - {{ name: chat, match: {{ path: /chat/ }}, websocket: {{ upstream: django }} }}
-  - {{ name: django, match: {{ path: \"/**\" }}, proxy: {{ upstream: django, grip: true }} }}
+  - {{ name: chat, match: {{ path: /chat/ }}, websocket: {{ upstream: python }} }}
+  - {{ name: rest, match: {{ path: \"/**\" }}, proxy: {{ upstream: python, grip: true }} }}
 "
             ),
         );
         tokio::spawn(pass_on(relay, proxy.address("publish")));
-        Self { proxy, django, _server: server }
+        Self { proxy, backend, _server: server }
     }
 
     fn http(&self) -> SocketAddr {
         self.proxy.address("http")
     }
 
-    /// POSTs to Django itself.
+    /// POSTs to the backend itself.
     async fn tell(&self, path: &str, body: &str) {
-        let answer = send(Http::H1, self.django, post(self.django, path, &[], body.to_owned())).await;
+        let answer = send(Http::H1, self.backend, post(self.backend, path, &[], body.to_owned())).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
 
@@ -80,7 +90,7 @@ routes:
     }
 }
 
-/// Passes connections on: Django is told of a port before pushbridge has one.
+/// Passes connections on: a backend is told of a port before pushbridge has one.
 async fn pass_on(relay: TcpListener, to: SocketAddr) {
     while let Ok((mut near, _)) = relay.accept().await {
         tokio::spawn(async move {
@@ -120,7 +130,7 @@ impl Events {
 
 #[tokio::test]
 async fn django_eventstream_sends_events_and_resumes() {
-    let site = Site::new().await;
+    let site = Site::django().await;
     for (number, http) in [Http::H1, Http::H2c].into_iter().enumerate() {
         let at = |n: usize| format!("test:{}", number * 6 + n);
         let mut events = site.events(http, &[]).await;
@@ -148,7 +158,7 @@ async fn django_eventstream_sends_events_and_resumes() {
 
 #[tokio::test]
 async fn django_eventstream_pages_come_until_the_client_is_up_to_date() {
-    let site = Site::new().await;
+    let site = Site::django().await;
     for n in 1..=250 {
         site.tell("/store/", &format!("{n}%")).await;
     }
@@ -163,7 +173,7 @@ async fn django_eventstream_pages_come_until_the_client_is_up_to_date() {
 
 #[tokio::test]
 async fn django_grip_holds_responses_and_streams() {
-    let site = Site::new().await;
+    let site = Site::django().await;
     let at = site.http();
     for http in [Http::H1, Http::H2c] {
         let before = metrics::value(&site.proxy, "pushbridge_hub_sessions_opened_total{transport=\"long_poll\"}").await;
@@ -187,7 +197,7 @@ async fn django_grip_holds_responses_and_streams() {
 
 #[tokio::test]
 async fn a_django_chat_subscribes_and_keeps_its_meta() {
-    let site = Site::new().await;
+    let site = Site::django().await;
     let mut bob = Socket::open(Http::H1, site.http(), "/chat/?name=bob", &[]).await;
     let mut eve = Socket::open(Http::H2c, site.http(), "/chat/?name=eve", &[]).await;
     for (said, heard) in [("hi", "bob: hi"), ("50%", "bob: 50%")] {
@@ -201,6 +211,42 @@ async fn a_django_chat_subscribes_and_keeps_its_meta() {
     // The library closes with code 0, which may not stand on the wire: the frame is an empty one.
     eve.close(1000, "").await;
     assert_eq!(eve.next().await, Some((CLOSE, bytes::Bytes::new())));
+}
+
+#[tokio::test]
+async fn gripcontrol_and_pubcontrol_need_no_framework() {
+    let site = Site::plain().await;
+    let at = site.http();
+    for (number, http) in [Http::H1, Http::H2c].into_iter().enumerate() {
+        let opened = "pushbridge_hub_sessions_opened_total{transport=\"long_poll\"}";
+        let polling = tokio::spawn(send(http, at, get(at, "/poll", &[])));
+        if number == 0 {
+            metrics::reaches(&site.proxy, opened, 1.0).await;
+            site.tell("/say/response", "to polls").await;
+        }
+        // The second knows 7, after which 8 was published already.
+        let answer = polling.await.expect("an answer");
+        assert_eq!((answer.status.as_u16(), answer.text()), (201, "to polls"));
+        let fields = ["content-type", "x-own", "x-more"].map(|name| answer.field(name));
+        assert_eq!(fields, ["text/plain", "1", "2"]);
+        let mut by_json = Stream::of(open(http, at, get(at, "/stream", &[])).await);
+        assert_eq!(by_json.until("\n").await, "begin\n");
+        let mut by_fields = Stream::of(open(http, at, get(at, "/fields", &[])).await);
+        assert_eq!(by_fields.until("\n").await, "by fields\n");
+        site.tell("/say/stream", "two%").await;
+        for mut stream in [by_json, by_fields] {
+            assert_eq!(stream.until("!\n").await, "two%\ntwo%!\n");
+            site.tell("/close", "").await;
+            assert_eq!(stream.rest().await, "");
+        }
+        let mut socket = Socket::open(http, at, "/chat/", &[]).await;
+        socket.send(TEXT, "grüße").await;
+        socket.expect(TEXT, "grüße").await;
+        site.tell("/say/room", "to the room").await;
+        socket.expect(TEXT, "to the room").await;
+        socket.close(3001, "bye").await;
+        assert_eq!(socket.expect_close_after_own(3001).await, "bye");
+    }
 }
 
 /// Python of a virtual environment with the libraries, made where there is none yet.

@@ -1,9 +1,11 @@
 //! Held responses: what releases them, and what they are then.
 
 use super::{ALL, Stage};
-use crate::support::client::{Answer, Http, get, publish, send};
+use crate::support::client::{Answer, Http, get, publish, send, within};
 use crate::support::metrics;
 use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 impl Stage {
     /// A held response: the client waits when this returns.
@@ -117,15 +119,7 @@ async fn a_client_that_goes_is_not_waited_for() {
 #[tokio::test]
 async fn forty_first_polls_under_publishing_lose_none() {
     let mut stage = Stage::with("channels: [{ match: a, history: { messages: 100000, max_bytes: 64MiB } }]\n").await;
-    let at = stage.proxy.address("publish");
-    let publishing = tokio::spawn(async move {
-        for n in 1u32.. {
-            let item = json!({"items": [{"channel": "a", "id": n.to_string(), "prev-id": (n - 1).to_string(),
-                "http-response": {"body": n.to_string()}}]});
-            let answer = send(Http::H1, at, crate::support::client::post(at, "/publish/", &[], item.to_string())).await;
-            assert_eq!(answer.status, 200);
-        }
-    });
+    let (publishing, _) = publish_without_pause(&stage, vec!["a".to_owned()]);
     // Each client begins where the one before it ended: what any of them lost would be a hole.
     let mut last = 0u32;
     for _ in 0..40 {
@@ -149,6 +143,81 @@ async fn forty_first_polls_under_publishing_lose_none() {
     }
     publishing.abort();
     assert!(stage.backend.is_quiet());
+}
+
+/// Publishes to all of these channels without pause, for ever: ids 1, 2, 3 … Says which id was answered 200 last.
+fn publish_without_pause(stage: &Stage, channels: Vec<String>) -> (tokio::task::JoinHandle<()>, Arc<AtomicU32>) {
+    let (at, published) = (stage.proxy.address("publish"), Arc::new(AtomicU32::new(0)));
+    let last = Arc::clone(&published);
+    let publishing = tokio::spawn(async move {
+        for n in 1u32.. {
+            let item = |channel| {
+                json!({"channel": channel, "id": n.to_string(), "prev-id": (n - 1).to_string(),
+                    "http-response": {"body": n.to_string()}})
+            };
+            let items = json!({"items": channels.iter().map(item).collect::<Vec<_>>()}).to_string();
+            let answer = send(Http::H1, at, crate::support::client::post(at, "/publish/", &[], items)).await;
+            assert_eq!(answer.status, 200);
+            last.store(n, Ordering::SeqCst);
+        }
+    });
+    (publishing, published)
+}
+
+#[tokio::test]
+async fn forty_clients_that_come_at_once_miss_nothing_of_busy_channels() {
+    let mut stage = Stage::with("channels: [{ match: \"busy*\", history: { messages: 100000 } }]\n").await;
+    let (publishing, published) = publish_without_pause(&stage, (0..40).map(|n| format!("busy{n}")).collect());
+    let first = async {
+        while published.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("a first message of each", first).await;
+    let mut polls = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let http = ALL[n % ALL.len()];
+        let at = stage.at(http);
+        polls.spawn(async move { (n, send(http, at, get(at, &format!("/poll?{n}"), &[])).await) });
+    }
+    // Each is the first subscriber of its channel, and knows what the backend knew when it answered.
+    let mut known = [0; 40];
+    for _ in 0..40 {
+        let asked = stage.backend.asked().await;
+        let n: usize = asked.target.query().and_then(|n| n.parse().ok()).expect("a number");
+        assert!(asked.field("grip-last").is_empty(), "a second request of {n}");
+        known[n] = published.load(Ordering::SeqCst);
+        let channel = format!("busy{n}; prev-id={}", known[n]);
+        asked.answer(200, &[("grip-hold", "response"), ("grip-channel", &channel)], "");
+    }
+    while let Some(answered) = polls.join_next().await {
+        let (n, answer) = answered.expect("an answer");
+        assert_eq!(answer.text().parse(), Ok(known[n] + 1), "busy{n}");
+    }
+    assert!(!publishing.is_finished() && stage.backend.is_quiet());
+    publishing.abort();
+    stage.is_clean().await;
+}
+
+#[tokio::test]
+async fn forty_first_subscribers_get_the_one_message_of_their_channel() {
+    let mut stage = Stage::new().await;
+    let (publishing, _) = publish_without_pause(&stage, vec!["other".to_owned()]);
+    let mut polls = Vec::new();
+    for n in 0..40 {
+        let channel = format!("quiet{n}");
+        // Its client waits, so that nothing that is published from now on may pass it by.
+        polls.push(stage.poll(ALL[n % ALL.len()], &[("grip-channel", &channel)], "").await);
+    }
+    for n in 0..40 {
+        let item = json!([{"channel": format!("quiet{n}"), "http-response": {"body": n.to_string()}}]);
+        assert_eq!(stage.publish(&item).await.json()["results"][0]["local_sessions"], 1, "quiet{n}");
+    }
+    for (n, poll) in polls.into_iter().enumerate() {
+        assert_eq!(poll.await.expect("an answer").text(), n.to_string());
+    }
+    assert!(!publishing.is_finished());
+    publishing.abort();
 }
 
 #[tokio::test]

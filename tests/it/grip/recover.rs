@@ -2,7 +2,7 @@
 
 use super::{ALL, Stage};
 use crate::support::bridge_backend::Asked;
-use crate::support::client::{Http, Stream, get, open, post, send};
+use crate::support::client::{Http, Stream, post, send};
 use crate::support::metrics;
 use serde_json::json;
 
@@ -182,43 +182,4 @@ async fn sessions_that_miss_the_same_ask_once() {
         assert_eq!(stream.until("3\n").await, "2\n3\n");
     }
     assert!(stage.backend.is_quiet());
-}
-
-#[tokio::test]
-async fn a_reader_that_stalls_sees_all_or_hears_of_a_gap() {
-    let mut stage = Stage::new().await;
-    let line = "x".repeat(1000);
-    for http in [Http::H1, Http::H2c] {
-        let channel = format!("{http:?}");
-        let held = [EVENTS, ("grip-hold", "stream"), ("grip-channel", channel.as_str())];
-        let at = stage.at(http);
-        let asking = open(http, at, get(at, "/events", &[]));
-        let (response, ()) = tokio::join!(asking, async { stage.backend.asked().await.answer(200, &held, "") });
-        let mut stream = Stream::of(response);
-        // The client takes nothing meanwhile.
-        for batch in 0..30 {
-            let items: Vec<_> = (0..100)
-                .map(|n| json!({"channel": channel, "http-stream": {"content": format!("data: {} {line}\n\n", batch * 100 + n)}}))
-                .collect();
-            stage.publish(&items.into()).await;
-        }
-        let mut expected = 0;
-        while expected < 3000 {
-            let event = stream.until("\n\n").await;
-            if event.starts_with("event: gap\n") {
-                let next = stream.until("\n\n").await;
-                let number: i32 = number(&next);
-                assert!(number > expected, "a gap that is none: {number} after {expected}");
-                expected = number + 1;
-                continue;
-            }
-            assert_eq!(number(&event), expected);
-            expected += 1;
-        }
-    }
-}
-
-fn number(event: &str) -> i32 {
-    let text = event.strip_prefix("data: ").and_then(|rest| rest.split(' ').next()).expect("a numbered event");
-    text.parse().expect("a number")
 }
