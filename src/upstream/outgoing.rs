@@ -21,6 +21,10 @@ pub(super) fn prepare(
     address: &ServerAddress,
 ) -> Result<(), BadHost> {
     frame(request, protocol);
+    if protocol == UpstreamProtocol::Http1 && request.headers().contains_key(HOST) && is_bare(request.uri()) {
+        *request.version_mut() = Version::HTTP_11;
+        return Ok(());
+    }
     let host = match (request.headers().get(HOST), request.uri().authority()) {
         (Some(host), _) => host.clone(),
         (None, Some(authority)) => HeaderValue::from_str(authority.as_str()).map_err(|_| BadHost)?,
@@ -44,6 +48,11 @@ pub(super) fn prepare(
         }
     }
     Ok(())
+}
+
+/// Whether a target is what a server gets of it: a path, and no authority.
+fn is_bare(target: &Uri) -> bool {
+    target.authority().is_none() && target.path_and_query().is_some()
 }
 
 fn frame(request: &mut http::Request<Upload>, protocol: UpstreamProtocol) {
