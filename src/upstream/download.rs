@@ -15,6 +15,8 @@ use std::task::{Context, Poll, ready};
 struct Download {
     reading: Reading,
     lease: Option<Lease>,
+    /// Why it broke off, until that is told.
+    fault: Option<BodyError>,
 }
 
 enum Reading {
@@ -43,7 +45,7 @@ pub(super) fn response(answered: Answered) -> Response {
             Reading::Http1(body)
         }
     };
-    Response::from_parts(head, Body::boxed(Download { reading, lease: Some(lease) }))
+    Response::from_parts(head, Body::boxed(Download { reading, lease: Some(lease), fault: None }))
 }
 
 impl Reading {
@@ -71,16 +73,24 @@ impl HttpBody for Download {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(fault) = this.fault.take() {
+            return Poll::Ready(Some(Err(fault)));
+        }
         let Some(lease) = &mut this.lease else { return Poll::Ready(None) };
         let frame = ready!(this.reading.poll_frame(lease, cx));
-        match &frame {
+        match frame {
+            Some(Err(fault)) => {
+                // Told at the next turn: the head and what came before the fault may not have been sent on yet.
+                (this.lease, this.fault) = (None, Some(fault));
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             Some(Ok(_)) if !this.reading.is_over() => {}
-            Some(Ok(_)) | None => {
+            _ => {
                 if let Some(lease) = this.lease.take() {
                     lease.finish();
                 }
             }
-            Some(Err(_)) => this.lease = None,
         }
         Poll::Ready(frame)
     }
