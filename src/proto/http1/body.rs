@@ -210,9 +210,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Read = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
+
     /// What is read of `text` when it comes in pieces of `step` bytes and then the connection ends: the body, its
     /// trailers, and what is left behind it.
-    fn read(framing: Framing, text: &[u8], step: usize) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), BodyFault> {
+    fn read(framing: Framing, text: &[u8], step: usize) -> Result<Read, BodyFault> {
         let (mut reader, mut buffer) = (BodyReader::new(framing), BytesMut::new());
         let (mut body, mut pieces) = (Vec::new(), text.chunks(step));
         loop {
