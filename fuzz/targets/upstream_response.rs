@@ -16,7 +16,7 @@ fn read<'a>(mut pieces: impl Iterator<Item = &'a [u8]>) -> Option<(String, Vec<u
             break head;
         }
     };
-    let shown = format!("{:?} {:?} {}", head.parts, head.framing, head.keeps_alive);
+    let shown = format!("{:?} {:?} {:?} {}", head.parts, head.reason, head.framing, head.keeps_alive);
     let (mut body, mut bytes) = (BodyReader::new(head.framing), Vec::new());
     let end = loop {
         match body.next(&mut buffer) {

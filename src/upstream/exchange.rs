@@ -15,6 +15,7 @@ use crate::upstream::settings::{UpstreamProtocol, UpstreamSettings};
 use crate::upstream::upload::{Late, Progress, Upload};
 use http::StatusCode;
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -185,7 +186,10 @@ impl Attempt<'_> {
         let Self { settings, server, progress, .. } = self;
         match connection.exchange(request, progress, settings.response_timeout).await {
             Ok(Answer { head, upload }) => {
-                let ResponseHead { parts, framing, keeps_alive } = head;
+                let ResponseHead { mut parts, reason, framing, keeps_alive } = head;
+                if let Some(reason) = reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
+                    parts.extensions.insert(reason);
+                }
                 let lasts = if keeps_alive && matches!(upload, Rest::Nothing) { Lasts::Yes } else { Lasts::No };
                 let rest = if let Rest::Some(rest) = upload { Some(rest) } else { None };
                 let lease = self.lease(Connection::Http1(connection));

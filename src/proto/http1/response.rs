@@ -6,7 +6,6 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, response};
-use hyper::ext::ReasonPhrase;
 use std::mem::MaybeUninit;
 
 /// The largest head.
@@ -19,8 +18,10 @@ const INTERIM_MAX: usize = 100;
 /// A response head.
 #[derive(Debug)]
 pub struct ResponseHead {
-    /// Status, version and fields as they came; a reason that is not the usual one is among the extensions.
+    /// Status, version and fields as they came.
     pub parts: response::Parts,
+    /// The reason, if it is not the usual one of the status.
+    pub reason: Option<Vec<u8>>,
     /// Where the body ends.
     pub framing: Framing,
     /// Whether the server keeps the connection for another request.
@@ -131,12 +132,9 @@ impl HeadReader {
                 let (name, value) = span.field(&bytes)?;
                 parts.headers.append(name, value);
             }
-            if let Some(reason) = reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
-                parts.extensions.insert(reason);
-            }
             let framing = framing(&parts, method)?;
             let keeps_alive = keeps_alive(&parts) && framing != Framing::UntilClose;
-            return Ok(Some(ResponseHead { parts, framing, keeps_alive }));
+            return Ok(Some(ResponseHead { parts, reason, framing, keeps_alive }));
         }
     }
 }
@@ -279,10 +277,10 @@ mod tests {
         let head = HeadReader::default().take(&mut buffer, &Method::GET).expect("a head").expect("whole");
         assert_eq!((head.parts.status, head.parts.version), (StatusCode::OK, Version::HTTP_11));
         assert_eq!(head.parts.headers.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
-        assert_eq!(head.parts.extensions.get::<ReasonPhrase>().map(ReasonPhrase::as_bytes), Some(&b"Fine"[..]));
+        assert_eq!(head.reason.as_deref(), Some(&b"Fine"[..]));
         assert_eq!((&buffer[..], head.framing), (&b"abc"[..], Framing::Length(3)));
         let usual = take("HTTP/1.1 404 Not Found\r\n\r\n", &Method::GET).expect("a head").expect("whole");
-        assert!(usual.parts.extensions.is_empty());
+        assert_eq!(usual.reason, None);
     }
 
     #[test]
@@ -390,7 +388,7 @@ mod tests {
             buffer.extend_from_slice(piece);
             match reader.take(&mut buffer, &Method::GET) {
                 Ok(None) => {}
-                Ok(Some(ResponseHead { parts, framing, keeps_alive })) => {
+                Ok(Some(ResponseHead { parts, framing, keeps_alive, .. })) => {
                     break Ok(Some(format!("{:?} {:?} {framing:?} {keeps_alive}", parts.status, parts.headers)));
                 }
                 Err(fault) => break Err(fault),
