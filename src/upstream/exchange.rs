@@ -7,11 +7,11 @@ use crate::upstream::balance::{Candidate, Fitness, pick};
 use crate::upstream::connect::ConnectError;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::http1::{Answer, Failure, Http1, Http1Error, Rest};
-use crate::upstream::lease::{Connection, Lasts, Lease};
+use crate::upstream::lease::{Connection, Lease};
 use crate::upstream::outgoing;
 use crate::upstream::pool::{InFlight, Server, Stream};
 use crate::upstream::sending::Sending;
-use crate::upstream::settings::{UpstreamProtocol, UpstreamSettings};
+use crate::upstream::settings::{Balance, UpstreamProtocol, UpstreamSettings};
 use crate::upstream::upload::{Late, Progress, Upload};
 use http::StatusCode;
 use hyper::body::Incoming;
@@ -62,13 +62,13 @@ pub(super) async fn exchange(
     // Only a request without a body can be said twice after it was said once.
     let replay = (settings.protocol == UpstreamProtocol::H2 && progress.is_done()).then(|| parts.clone());
     let mut request = http::Request::from_parts(parts, upload);
-    let mut tried = vec![false; servers.len()];
+    let mut tried = Tried::default();
     let mut reuse = Reuse::Allowed;
     let mut retries_left = settings.retry_attempts_max;
     let mut failed = UpstreamError::NoServer { upstream: Arc::clone(&settings.name) };
     let mut same = None;
     loop {
-        let Some(at) = same.take().or_else(|| pick(settings.balance, &candidates(servers, &tried), turn)) else {
+        let Some(at) = same.take().or_else(|| choose(settings.balance, servers, &tried, turn)) else {
             return Err(failed);
         };
         match attempt(settings, &servers[at], request, &progress, reuse, now).await {
@@ -80,7 +80,7 @@ pub(super) async fn exchange(
                 continue;
             }
             Err(Failed::Elsewhere(error, back)) => {
-                tried[at] = true;
+                tried.0.push(at);
                 (request, failed) = (*back, error);
             }
             Err(Failed::Unprocessed(error)) => {
@@ -106,7 +106,25 @@ enum Reuse {
     Never,
 }
 
-fn candidates(servers: &[Rc<Server>], tried: &[bool]) -> Vec<Candidate> {
+/// The server whose turn it is, of those that were not tried; nothing is weighed where there is only one.
+fn choose(balance: Balance, servers: &[Rc<Server>], tried: &Tried, turn: usize) -> Option<usize> {
+    match servers {
+        [_] if !tried.contains(0) => Some(0),
+        _ => pick(balance, &candidates(servers, tried), turn),
+    }
+}
+
+/// Servers that took no connection for this request.
+#[derive(Default)]
+struct Tried(Vec<usize>);
+
+impl Tried {
+    fn contains(&self, at: usize) -> bool {
+        self.0.contains(&at)
+    }
+}
+
+fn candidates(servers: &[Rc<Server>], tried: &Tried) -> Vec<Candidate> {
     let fitness = |server: &Server, tried: bool| match tried {
         true => Fitness::Tried,
         false if server.is_avoided() => Fitness::Avoided,
@@ -114,8 +132,8 @@ fn candidates(servers: &[Rc<Server>], tried: &[bool]) -> Vec<Candidate> {
     };
     servers
         .iter()
-        .zip(tried)
-        .map(|(server, tried)| Candidate { in_flight: server.in_flight(), fitness: fitness(server, *tried) })
+        .enumerate()
+        .map(|(at, server)| Candidate { in_flight: server.in_flight(), fitness: fitness(server, tried.contains(at)) })
         .collect()
 }
 
@@ -186,14 +204,19 @@ impl Attempt<'_> {
         let Self { settings, server, progress, .. } = self;
         match connection.exchange(request, progress, settings.response_timeout).await {
             Ok(Answer { head, upload }) => {
-                let ResponseHead { mut parts, reason, framing, keeps_alive } = head;
+                let ResponseHead { mut parts, reason, framing, is_plain, keeps_alive, keeps_idle } = head;
                 if let Some(reason) = reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
                     parts.extensions.insert(reason);
                 }
-                let lasts = if keeps_alive && matches!(upload, Rest::Nothing) { Lasts::Yes } else { Lasts::No };
+                if !is_plain {
+                    outgoing::tidy_response(&mut parts).map_err(|what| wrong(settings, server, what))?;
+                }
+                let mut lease = self.lease(Connection::Http1(connection));
+                if keeps_alive && matches!(upload, Rest::Nothing) {
+                    lease.note_lasts(keeps_idle);
+                }
                 let rest = if let Rest::Some(rest) = upload { Some(rest) } else { None };
-                let lease = self.lease(Connection::Http1(connection));
-                accept(settings, server, parts, Source::Http1 { framing, rest }, lasts, lease)
+                Ok(Answered { head: parts, source: Source::Http1 { framing, rest }, lease })
             }
             Err(Failure { again: Some(back), .. }) if self.age == Age::Used => Err(Failed::Stale(back)),
             Err(Failure { again: Some(back), is_unseen: true, .. }) => {
@@ -225,8 +248,9 @@ impl Attempt<'_> {
                 Err(wrong(settings, server, "101 does not exist in HTTP/2"))
             }
             Ok(response) => {
-                let (head, incoming) = response.into_parts();
-                accept(settings, server, head, Source::H2(incoming), Lasts::No, lease)
+                let (mut head, incoming) = response.into_parts();
+                outgoing::tidy_response(&mut head).map_err(|what| wrong(settings, server, what))?;
+                Ok(Answered { head, source: Source::H2(incoming), lease })
             }
             Err(mut error) => Err(match error.take_message() {
                 Some(back) if age == Age::Used => Failed::Stale(Box::new(back)),
@@ -241,20 +265,7 @@ impl Attempt<'_> {
     }
 }
 
-/// Refuses a coding that only a peer can undo, which no client may get.
-fn accept(
-    settings: &UpstreamSettings,
-    server: &Server,
-    mut head: http::response::Parts,
-    source: Source,
-    lasts: Lasts,
-    mut lease: Lease,
-) -> Result<Answered, Failed> {
-    lease.note_lasts(lasts, &head.headers);
-    outgoing::tidy_response(&mut head).map_err(|what| wrong(settings, server, what))?;
-    Ok(Answered { head, source, lease })
-}
-
+/// A coding that only a peer can undo, or another answer that no client may get.
 fn wrong(settings: &UpstreamSettings, server: &Server, what: &'static str) -> Failed {
     let (upstream, server) = (Arc::clone(&settings.name), server.address.clone());
     Failed::Finally(UpstreamError::BadResponse { upstream, server, what })

@@ -8,11 +8,8 @@ use crate::upstream::sending::Sending;
 use crate::upstream::settings::ServerAddress;
 use crate::upstream::upload::Progress;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName};
 use std::rc::Rc;
 use std::time::Duration;
-
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// A connection or a place on one.
 pub(super) enum Connection {
@@ -26,8 +23,8 @@ pub(super) enum Connection {
 pub(super) struct Lease {
     connection: Option<Connection>,
     /// Whether an HTTP/1.1 connection takes another request after this one.
-    lasts: Lasts,
-    keep_alive: Option<Duration>,
+    lasts: bool,
+    keeps_idle: Option<Duration>,
     /// Sends the rest of a request that its response has overtaken.
     upload: Option<Driver>,
     server: Rc<Server>,
@@ -35,17 +32,10 @@ pub(super) struct Lease {
     _in_flight: InFlight,
 }
 
-/// Whether a connection outlives its exchange.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lasts {
-    Yes,
-    No,
-}
-
 impl Lease {
     pub(super) fn new(connection: Connection, server: Rc<Server>, in_flight: InFlight, progress: Rc<Progress>) -> Self {
         let connection = Some(connection);
-        Self { connection, lasts: Lasts::No, keep_alive: None, upload: None, server, progress, _in_flight: in_flight }
+        Self { connection, lasts: false, keeps_idle: None, upload: None, server, progress, _in_flight: in_flight }
     }
 
     /// The HTTP/1.1 connection.
@@ -56,17 +46,9 @@ impl Lease {
         }
     }
 
-    /// Notes whether the connection outlives the exchange, and how long the server keeps it when it is idle
-    /// (`Keep-Alive: timeout=5`).
-    pub(super) fn note_lasts(&mut self, lasts: Lasts, headers: &HeaderMap) {
-        self.lasts = lasts;
-        self.keep_alive = headers
-            .get(KEEP_ALIVE)
-            .and_then(|value| value.to_str().ok())
-            .into_iter()
-            .flat_map(|value| value.split(','))
-            .find_map(|parameter| parameter.trim().strip_prefix("timeout=")?.parse().ok())
-            .map(Duration::from_secs);
+    /// Notes that the connection outlives the exchange, and how long the server keeps it when it is idle, if it says.
+    pub(super) fn note_lasts(&mut self, keeps_idle: Option<Duration>) {
+        (self.lasts, self.keeps_idle) = (true, keeps_idle);
     }
 
     /// Takes the connection out of the exchange; the server stays busy.
@@ -97,11 +79,11 @@ impl Lease {
 
     /// The response is complete. A connection with more than it is closed: nobody asked for that.
     pub(super) fn finish(mut self) {
-        if self.lasts == Lasts::Yes
+        if self.lasts
             && let Some(connection) = self.take_http1()
             && connection.is_read()
         {
-            self.server.give_back(connection, self.keep_alive);
+            self.server.give_back(connection, self.keeps_idle);
         }
     }
 }

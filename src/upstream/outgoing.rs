@@ -4,7 +4,7 @@ use crate::upstream::settings::{ServerAddress, UpstreamProtocol};
 use crate::upstream::upload::Upload;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Method, StatusCode, Uri, Version, response};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, response};
 use http_body::Body;
 
 /// The request's `Host` is no authority.
@@ -20,8 +20,9 @@ pub(super) fn prepare(
     protocol: UpstreamProtocol,
     address: &ServerAddress,
 ) -> Result<(), BadHost> {
-    frame(request, protocol);
-    if protocol == UpstreamProtocol::Http1 && request.headers().contains_key(HOST) && is_bare(request.uri()) {
+    let named = Named::of(request.headers());
+    frame(request, protocol, &named);
+    if protocol == UpstreamProtocol::Http1 && named.host && is_bare(request.uri()) {
         *request.version_mut() = Version::HTTP_11;
         return Ok(());
     }
@@ -55,15 +56,38 @@ fn is_bare(target: &Uri) -> bool {
     target.authority().is_none() && target.path_and_query().is_some()
 }
 
-fn frame(request: &mut http::Request<Upload>, protocol: UpstreamProtocol) {
+/// Which of the fields that are touched here a head has: one look at each name costs less than a hash for each of them.
+#[derive(Default)]
+struct Named {
+    host: bool,
+    length: bool,
+    coding: bool,
+}
+
+impl Named {
+    fn of(headers: &HeaderMap) -> Self {
+        headers.keys().fold(Self::default(), |named, name| Self {
+            host: named.host || *name == HOST,
+            length: named.length || *name == CONTENT_LENGTH,
+            coding: named.coding || *name == TRANSFER_ENCODING,
+        })
+    }
+}
+
+fn frame(request: &mut http::Request<Upload>, protocol: UpstreamProtocol, named: &Named) {
     let (ended, exact) = (request.body().is_end_stream(), request.body().size_hint().exact());
     let may_be_empty = !matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     let headers = request.headers_mut();
-    headers.remove(TRANSFER_ENCODING);
+    if named.coding {
+        headers.remove(TRANSFER_ENCODING);
+    }
     match exact {
         // A body that is expected and empty says so (RFC 9110 §8.6).
         _ if ended && may_be_empty => {
-            headers.remove(CONTENT_LENGTH);
+            if named.length {
+                headers.remove(CONTENT_LENGTH);
+            }
+            return;
         }
         _ if ended => {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));

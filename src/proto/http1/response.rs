@@ -7,6 +7,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, response};
 use std::mem::MaybeUninit;
+use std::time::Duration;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// The largest head.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -24,8 +27,12 @@ pub struct ResponseHead {
     pub reason: Option<Vec<u8>>,
     /// Where the body ends.
     pub framing: Framing,
+    /// Whether its fields say that in one way only: a single `Content-Length`, and nothing else.
+    pub is_plain: bool,
     /// Whether the server keeps the connection for another request.
     pub keeps_alive: bool,
+    /// How long it keeps an idle connection (`Keep-Alive: timeout=5`), if it says.
+    pub keeps_idle: Option<Duration>,
 }
 
 /// Where a response's body ends.
@@ -128,13 +135,16 @@ impl HeadReader {
             let mut parts = http::Response::new(()).into_parts().0;
             (parts.status, parts.version) = (status, version);
             parts.headers.reserve(fields);
+            let mut named = Named::default();
             for span in &spans[..fields] {
                 let (name, value) = span.field(&bytes)?;
+                named.note(&name);
                 parts.headers.append(name, value);
             }
-            let framing = framing(&parts, method)?;
-            let keeps_alive = keeps_alive(&parts) && framing != Framing::UntilClose;
-            return Ok(Some(ResponseHead { parts, reason, framing, keeps_alive }));
+            let (framing, is_plain) = framing(&parts, &named, method)?;
+            let keeps_alive = keeps_alive(&parts, &named) && framing != Framing::UntilClose;
+            let keeps_idle = if named.keep_alive { keeps_idle(&parts.headers) } else { None };
+            return Ok(Some(ResponseHead { parts, reason, framing, is_plain, keeps_alive, keeps_idle }));
         }
     }
 }
@@ -145,6 +155,24 @@ fn has_end(bytes: &[u8], from: usize) -> bool {
         let line = &bytes[..from + at];
         line.ends_with(b"\n") || line.ends_with(b"\n\r")
     })
+}
+
+/// Which fields of a connection a head has: most have few, and to look for each would cost a hash.
+#[derive(Default)]
+struct Named {
+    length: bool,
+    coding: bool,
+    connection: bool,
+    keep_alive: bool,
+}
+
+impl Named {
+    fn note(&mut self, name: &HeaderName) {
+        self.length |= *name == CONTENT_LENGTH;
+        self.coding |= *name == TRANSFER_ENCODING;
+        self.connection |= *name == CONNECTION;
+        self.keep_alive |= *name == KEEP_ALIVE;
+    }
 }
 
 /// Where a field's name and value are in a head; heads are small.
@@ -196,33 +224,39 @@ fn outline(bytes: &[u8], spans: &mut [Span; FIELDS_MAX]) -> Result<Option<Outlin
     Ok(Some(Outline { len, status, version, reason, fields }))
 }
 
-fn framing(parts: &response::Parts, method: &Method) -> Result<Framing, HeadFault> {
-    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
-    let is_chunked = match (codings.next(), codings.next()) {
-        (None, _) => false,
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => true,
-        _ => return Err(HeadFault::TransferEncoding),
-    };
+/// Where the body ends, and whether that is said plainly.
+fn framing(parts: &response::Parts, named: &Named, method: &Method) -> Result<(Framing, bool), HeadFault> {
+    let is_chunked = named.coding && is_chunked(&parts.headers)?;
     if is_chunked && parts.version == Version::HTTP_10 {
         return Err(HeadFault::TransferEncoding);
     }
-    let length = length(&parts.headers)?;
+    let (length, members) = if named.length { length(&parts.headers)? } else { (None, 0) };
     if is_chunked && length.is_some() {
         return Err(HeadFault::TwoFramings);
     }
     let is_bodiless =
         matches!(parts.status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(match length {
-        _ if is_bodiless || *method == Method::HEAD => Framing::Empty,
-        _ if is_chunked => Framing::Chunked,
-        Some(length) => Framing::Length(length),
-        None => Framing::UntilClose,
+        _ if is_bodiless || *method == Method::HEAD => (Framing::Empty, false),
+        _ if is_chunked => (Framing::Chunked, false),
+        Some(length) => (Framing::Length(length), members == 1),
+        None => (Framing::UntilClose, false),
     })
 }
 
-/// The one length that all fields and list members say.
-fn length(headers: &HeaderMap) -> Result<Option<u64>, HeadFault> {
-    let mut length = None;
+/// Whether the one coding is `chunked`.
+fn is_chunked(headers: &HeaderMap) -> Result<bool, HeadFault> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(false),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
+        _ => Err(HeadFault::TransferEncoding),
+    }
+}
+
+/// The one length that all fields and list members say, and how many say it.
+fn length(headers: &HeaderMap) -> Result<(Option<u64>, usize), HeadFault> {
+    let (mut length, mut members) = (None, 0);
     for member in headers.get_all(CONTENT_LENGTH).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
     {
         let digits = member.trim_ascii();
@@ -233,12 +267,22 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, HeadFault> {
             Some(number) if !digits.is_empty() && length.is_none_or(|before| before == number) => length = Some(number),
             _ => return Err(HeadFault::ContentLength),
         }
+        members += 1;
     }
-    Ok(length)
+    Ok((length, members))
 }
 
-fn keeps_alive(parts: &response::Parts) -> bool {
+fn keeps_idle(headers: &HeaderMap) -> Option<Duration> {
+    let mut parameters = headers.get(KEEP_ALIVE)?.to_str().ok()?.split(',');
+    let seconds = parameters.find_map(|parameter| parameter.trim().strip_prefix("timeout=")?.parse().ok());
+    seconds.map(Duration::from_secs)
+}
+
+fn keeps_alive(parts: &response::Parts, named: &Named) -> bool {
     let mut keeps = parts.version == Version::HTTP_11;
+    if !named.connection {
+        return keeps;
+    }
     for option in
         parts.headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
     {
@@ -395,6 +439,20 @@ mod tests {
             }
         };
         (found, [buffer.to_vec(), pieces.collect::<Vec<_>>().concat()].concat())
+    }
+
+    #[test]
+    fn what_a_head_says_of_idle_connections_and_how_plainly_it_tells_its_length() {
+        let head = |fields: &str| {
+            let head =
+                take(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n"), &Method::GET).expect("no fault").expect("whole");
+            (head.is_plain, head.keeps_idle.map(|time| time.as_secs()))
+        };
+        assert_eq!(head("Content-Length: 5"), (true, None));
+        assert_eq!(head("Content-Length: 5\r\nKeep-Alive: max=3, timeout=7"), (true, Some(7)));
+        assert_eq!(head("Content-Length: 5, 5\r\nKeep-Alive: timeout=x"), (false, None));
+        assert_eq!(head("Content-Length: 5\r\nContent-Length: 5"), (false, None));
+        assert_eq!(head("Transfer-Encoding: chunked"), (false, None));
     }
 
     proptest! {
