@@ -5,15 +5,18 @@
 
 mod balance;
 mod connect;
+mod download;
 #[cfg(feature = "kube")]
 mod endpoint_slices;
 mod error;
 mod exchange;
+mod http1;
 mod lease;
 mod names;
 mod outgoing;
 mod pool;
 mod roster;
+mod sending;
 pub mod settings;
 pub mod signature;
 mod upgrade;
@@ -25,11 +28,10 @@ mod tests;
 pub use error::UpstreamError;
 pub use upgrade::{Upgraded, UpstreamIo};
 
-use crate::server::body::Body;
 use crate::server::{Request, Response};
 use crate::telemetry::metrics::{UpstreamResult, WorkerMetrics};
+use download::response;
 use exchange::{Answered, exchange};
-use lease::Download;
 use names::Names;
 use roster::Roster;
 use settings::{UpstreamProtocol, UpstreamSettings};
@@ -78,11 +80,11 @@ impl Upstreams {
     /// When there is no response.
     pub async fn send(&self, upstream: &Arc<UpstreamSettings>, request: Request) -> Result<Response, UpstreamError> {
         let (mut count, answered) = self.answered(upstream, request).await?;
-        if answered.response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+        if answered.head.status == http::StatusCode::SWITCHING_PROTOCOLS {
             count.result = UpstreamResult::Broken;
             return Err(unasked(upstream, &answered));
         }
-        count.note(answered.response.status());
+        count.note(answered.head.status);
         Ok(response(answered))
     }
 
@@ -95,19 +97,19 @@ impl Upstreams {
         if upstream.protocol == UpstreamProtocol::H2 {
             return Err(UpstreamError::NoUpgrade { upstream: Arc::clone(&upstream.name) });
         }
-        let (mut count, mut answered) = self.answered(upstream, request).await?;
-        count.note(answered.response.status());
-        if answered.response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        let (mut count, answered) = self.answered(upstream, request).await?;
+        count.note(answered.head.status);
+        if answered.head.status != http::StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Upgraded::Answered(response(answered)));
         }
         let error = unasked(upstream, &answered);
-        let Some(io) = UpstreamIo::take(&mut answered.response, answered.lease).await else {
+        let Answered { mut head, lease, .. } = answered;
+        let Some(io) = UpstreamIo::take(lease) else {
             count.result = UpstreamResult::Broken;
             return Err(error);
         };
-        let (mut parts, _) = answered.response.into_parts();
-        parts.extensions.clear();
-        Ok(Upgraded::Switched { head: http::Response::from_parts(parts, ()), io })
+        head.extensions.clear();
+        Ok(Upgraded::Switched { head: http::Response::from_parts(head, ()), io })
     }
 
     /// Closes the idle connections of upstreams that are not among `current`; for after a reload.
@@ -154,13 +156,6 @@ impl fmt::Debug for Upstreams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstreams").field("names", &self.by_name.borrow().len()).finish_non_exhaustive()
     }
-}
-
-fn response(answered: Answered) -> Response {
-    let Answered { response, lease } = answered;
-    let (parts, incoming) = response.into_parts();
-    let body = Download::new(incoming, lease).map_or_else(Body::empty, Body::boxed);
-    Response::from_parts(parts, body)
 }
 
 fn unasked(upstream: &Arc<UpstreamSettings>, answered: &Answered) -> UpstreamError {

@@ -6,25 +6,17 @@
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-/// Digits of the largest number.
-const DIGITS_MAX: usize = 20;
-
 /// Appends a number.
 pub fn push_decimal(out: &mut String, number: u64) {
-    push_padded(out, number, 1);
+    out.push_str(itoa::Buffer::new().format(number));
 }
 
 /// Appends a number, with zeros before it up to `width` digits.
-pub fn push_padded(out: &mut String, mut number: u64, width: usize) {
-    let mut digits = [b'0'; DIGITS_MAX];
-    let mut at = DIGITS_MAX;
-    while number > 0 {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
-    let at = at.min(DIGITS_MAX.saturating_sub(width));
-    out.push_str(std::str::from_utf8(&digits[at..]).unwrap_or_default());
+pub fn push_padded(out: &mut String, number: u64, width: usize) {
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(number);
+    out.extend(std::iter::repeat_n('0', width.saturating_sub(digits.len())));
+    out.push_str(digits);
 }
 
 /// Appends an address.

@@ -17,19 +17,23 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
-/// Fields that are meant for the next hop alone (RFC 9110 §7.6.1, and those that older peers use so).
-const HOP_BY_HOP: [&str; 10] = [
-    "connection",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-authentication-info",
-    "http2-settings",
-];
+/// Whether a field is meant for the next hop alone (RFC 9110 §7.6.1, and those that older peers use so).
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    // By length first: each name of each head is asked.
+    match name.len() {
+        2 => name == "te",
+        7 => name == "upgrade",
+        10 => name == "connection" || name == "keep-alive",
+        14 => name == "http2-settings",
+        16 => name == "proxy-connection",
+        17 => name == "transfer-encoding",
+        18 => name == "proxy-authenticate",
+        19 => name == "proxy-authorization",
+        25 => name == "proxy-authentication-info",
+        _ => false,
+    }
+}
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,17 +92,45 @@ pub fn request_head(parts: &mut request::Parts, hop: &Hop) {
     if let Some(path) = parts.uri.path_and_query().cloned().filter(|_| parts.uri.authority().is_some()) {
         parts.uri = Uri::from(path);
     }
-    let trailers = accepts_trailers(&parts.headers);
+    // Room for what is added, at once.
+    parts.headers.reserve(ADDED_MAX);
+    let named = Named::of(&parts.headers);
+    let trailers = named.te && accepts_trailers(&parts.headers);
     strip_hop_by_hop(&mut parts.headers);
-    parts.headers.remove(EXPECT);
+    if named.expect {
+        parts.headers.remove(EXPECT);
+    }
     if trailers {
         parts.headers.insert(TE, HeaderValue::from_static("trailers"));
         parts.headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    join(&mut parts.headers, &COOKIE, "; ");
+    if named.cookie {
+        join(&mut parts.headers, &COOKIE, "; ");
+    }
     drop_forwarding(&mut parts.headers, hop.before);
     add_forwarding(&mut parts.headers, hop);
     add_via(&mut parts.headers, parts.version);
+}
+
+/// The fields that are added to a request here, and its id.
+const ADDED_MAX: usize = 8;
+
+/// Which of some rare fields a head has: one look at each name costs less than a hash for each of them.
+#[derive(Default)]
+struct Named {
+    te: bool,
+    expect: bool,
+    cookie: bool,
+}
+
+impl Named {
+    fn of(headers: &HeaderMap) -> Self {
+        headers.keys().fold(Self::default(), |named, name| Self {
+            te: named.te || *name == TE,
+            expect: named.expect || *name == EXPECT,
+            cookie: named.cookie || *name == COOKIE,
+        })
+    }
 }
 
 /// Makes an upstream's response head the head for a client.
@@ -111,8 +143,7 @@ pub fn response_head(parts: &mut response::Parts) {
 ///
 /// One look at each name that there is: to search for each name that there may be costs ten hashes a head.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let mut gone: Vec<HeaderName> =
-        headers.keys().filter(|name| HOP_BY_HOP.contains(&name.as_str())).cloned().collect();
+    let mut gone: Vec<HeaderName> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
     if gone.contains(&CONNECTION) {
         // `keep-alive` is the usual one, and is among the names already.
         let is_new = |token: &&str| !token.eq_ignore_ascii_case("keep-alive");
@@ -154,7 +185,8 @@ fn add_forwarding(headers: &mut HeaderMap, hop: &Hop) {
     let client = hop.client.to_canonical();
     let named = headers.get(HOST).filter(|host| host.to_str().is_ok()).cloned();
     let host = named.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if !headers.contains_key(FORWARDED) {
+    // None is left where what came was dropped.
+    if hop.before == Before::Kept && !headers.contains_key(FORWARDED) {
         // A proxy that speaks only the older fields: its chain is not lost (RFC 7239 §7.4).
         if let Some(chain) = chain_of_older(headers).and_then(|chain| HeaderValue::try_from(chain).ok()) {
             headers.insert(FORWARDED, chain);
@@ -203,9 +235,20 @@ fn push_node(out: &mut String, client: IpAddr) {
 
 /// A token as it is, other text as a quoted string (RFC 9110 §5.6.4).
 fn push_quoted(out: &mut String, text: &str) {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let plain = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            )
+    };
     if !text.is_empty() && text.bytes().all(plain) {
         return out.push_str(text);
+    }
+    if !text.bytes().any(|byte| matches!(byte, b'"' | b'\\')) {
+        out.push('"');
+        out.push_str(text);
+        return out.push('"');
     }
     out.push('"');
     for piece in text.split_inclusive(['"', '\\']) {

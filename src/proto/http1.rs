@@ -1,4 +1,17 @@
-//! The head of an HTTP/1.1 response as bytes (RFC 9112 §4, §5).
+//! Messages of HTTP/1.1 as bytes (RFC 9112): heads that are written, answers of a server that are read.
+//!
+//! A [`HeadReader`] takes a response's head from what came, a [`BodyReader`] its body. Both may be fed in any pieces, and
+//! know of no connection.
+
+mod body;
+mod request;
+mod response;
+
+pub use body::{BodyFault, BodyReader, Piece};
+pub use request::{encode_request_head, push_chunk_size, push_last_chunk};
+pub use response::{Framing, HEAD_BYTES_MAX, HeadFault, HeadReader, ResponseHead};
+
+use http::{HeaderMap, HeaderName, header};
 
 /// The status line and the fields, with the empty line.
 pub fn encode_head(head: &http::Response<()>) -> Vec<u8> {
@@ -14,13 +27,38 @@ pub fn encode_head(head: &http::Response<()>) -> Vec<u8> {
 }
 
 /// Field lines, without the empty line.
-pub fn push_fields(out: &mut Vec<u8>, fields: &http::HeaderMap) {
+pub fn push_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
     for (name, value) in fields {
-        out.extend_from_slice(name.as_str().as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        push_field(out, name, value.as_bytes());
     }
+}
+
+fn push_field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    out.reserve(name.as_str().len() + value.len() + 4);
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a field may stand behind a body: not what frames, routes or describes the message (RFC 9110 §6.5.1).
+fn may_trail(name: &HeaderName) -> bool {
+    const NEVER: [HeaderName; 13] = [
+        header::AUTHORIZATION,
+        header::CACHE_CONTROL,
+        header::CONNECTION,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONTENT_RANGE,
+        header::CONTENT_TYPE,
+        header::HOST,
+        header::MAX_FORWARDS,
+        header::SET_COOKIE,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+    ];
+    !NEVER.contains(name)
 }
 
 #[cfg(test)]

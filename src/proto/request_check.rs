@@ -64,12 +64,37 @@ impl RequestError {
 /// # Errors
 /// The first thing that is wrong.
 pub fn check(parts: &Parts) -> Result<(), RequestError> {
-    framing(parts)?;
+    let named = Named::of(&parts.headers);
+    if named.framing {
+        framing(parts)?;
+    }
     method(parts)?;
-    expectation(&parts.headers)?;
-    connection(parts)?;
+    if named.expectation {
+        expectation(&parts.headers)?;
+    }
+    if named.connection || parts.version == Version::HTTP_2 {
+        connection(parts)?;
+    }
     host(parts)?;
     target(parts)
+}
+
+/// Which of the fields that are checked a head has: one look at each name costs less than a hash for each of them.
+#[derive(Default)]
+struct Named {
+    framing: bool,
+    expectation: bool,
+    connection: bool,
+}
+
+impl Named {
+    fn of(headers: &HeaderMap) -> Self {
+        headers.keys().fold(Self::default(), |named, name| Self {
+            framing: named.framing || *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH,
+            expectation: named.expectation || *name == EXPECT,
+            connection: named.connection || *name == CONNECTION,
+        })
+    }
 }
 
 fn framing(parts: &Parts) -> Result<(), RequestError> {

@@ -351,8 +351,13 @@ struct StandIn {
 impl StandIn {
     fn of<B>(request: &http::Request<B>) -> Self {
         let (version, fields) = (request.version(), request.headers());
+        let is_head = request.method() == http::Method::HEAD;
+        // Few heads have either; one look at each name costs less than to search for both.
+        if !fields.keys().any(|name| *name == http::header::CONNECTION || *name == http::header::TE) {
+            return Self { is_head, version, stays_open: version != http::Version::HTTP_10, takes_trailers: false };
+        }
         Self {
-            is_head: request.method() == http::Method::HEAD,
+            is_head,
             version,
             stays_open: stays_open(fields)
                 && (version != http::Version::HTTP_10 || has_option(fields, http::header::CONNECTION, "keep-alive")),

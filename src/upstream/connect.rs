@@ -1,9 +1,10 @@
-//! From a server's address to a connection that is driven in the background.
+//! From a server's address to a connection; one of HTTP/2 is driven in the background.
 
+use crate::proto::http1::HEAD_BYTES_MAX;
 use crate::upstream::pool::IdleClock;
 use crate::upstream::settings::ServerAddress;
 use crate::upstream::upload::Upload;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -17,8 +18,6 @@ use tokio::time::{Instant, timeout_at};
 
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
-/// A response head, and what an HTTP/1.1 connection reads ahead.
-const READ_BYTES_MAX: usize = 64 * 1024;
 /// What one HTTP/2 response may have on the way to a client that does not read.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// Streams on one HTTP/2 connection; RFC 9113 §6.5.2 asks peers to allow no fewer than 100.
@@ -62,20 +61,6 @@ impl Drop for Driver {
     }
 }
 
-/// Opens an HTTP/1.1 connection by `deadline`; `resolved` are the addresses, if the name was looked up already.
-pub(super) async fn http1(
-    address: &ServerAddress,
-    resolved: &[SocketAddr],
-    deadline: Instant,
-    idle: Rc<IdleClock>,
-) -> Result<(http1::SendRequest<Upload>, Driver), ConnectError> {
-    let stream = dial(address, resolved, deadline).await?;
-    let handshake = http1::Builder::new().max_buf_size(READ_BYTES_MAX).handshake(TokioIo::new(stream));
-    let (sender, connection) = handshake.await.map_err(|error| ConnectError::Refused(io::Error::other(error)))?;
-    let driver = Driver::spawn(drive(connection.with_upgrades(), idle));
-    Ok((sender, driver))
-}
-
 /// Opens an HTTP/2 connection with prior knowledge by `deadline` (RFC 9113 §3.3).
 ///
 /// `streams_max` follows what the server allows.
@@ -93,7 +78,7 @@ pub(super) async fn h2(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(SEND_BYTES_MAX)
-        .max_header_list_size(READ_BYTES_MAX as u32)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     let handshake = timeout_at(deadline, builder.handshake(TokioIo::new(stream)));
@@ -132,8 +117,14 @@ async fn drive(connection: impl Future<Output = hyper::Result<()>>, idle: Rc<Idl
     .await;
 }
 
-/// Tries the addresses of a server one after the other; each gets its share of the time that is left.
-async fn dial(address: &ServerAddress, resolved: &[SocketAddr], deadline: Instant) -> Result<TcpStream, ConnectError> {
+/// Opens a connection by `deadline`; `resolved` are the addresses, if the name was looked up already.
+///
+/// The addresses of a server are tried one after the other; each gets its share of the time that is left.
+pub(super) async fn dial(
+    address: &ServerAddress,
+    resolved: &[SocketAddr],
+    deadline: Instant,
+) -> Result<TcpStream, ConnectError> {
     let addresses = match resolved {
         [] => resolve(address, deadline).await?,
         _ => resolved.iter().take(ADDRESSES_MAX).copied().collect(),

@@ -1,5 +1,6 @@
 //! Why an upstream gave no response. Texts name the upstream and the server, never what was sent.
 
+use crate::server::body::BodyError;
 use crate::telemetry::metrics::UpstreamResult;
 use crate::upstream::settings::ServerAddress;
 use std::fmt::Write;
@@ -63,8 +64,8 @@ pub enum UpstreamError {
         upstream: Arc<str>,
         /// The server that has the request.
         server: ServerAddress,
-        /// What the HTTP machine saw.
-        source: hyper::Error,
+        /// What was seen.
+        source: BodyError,
     },
     /// It is HTTP, but not an answer to this request.
     #[error("upstream {upstream}: {server} answered wrongly: {what}")]
@@ -147,9 +148,9 @@ impl UpstreamError {
 }
 
 /// An error with all that caused it.
-fn causes(error: &hyper::Error) -> String {
+fn causes(error: &BodyError) -> String {
     let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
+    let mut next = error.source();
     while let Some(cause) = next {
         let _ = write!(text, ": {cause}");
         next = cause.source();

@@ -1,16 +1,14 @@
 //! A connection while one exchange uses it: given back when the exchange ended well, closed or reset otherwise.
 
-use crate::server::body::BodyError;
-use crate::upstream::pool::{Http1, InFlight, Server, Stream};
-use crate::upstream::upload::{Progress, Upload};
+use crate::proto::http1::BodyReader;
+use crate::upstream::connect::Driver;
+use crate::upstream::http1::Http1;
+use crate::upstream::pool::{InFlight, Server, Stream};
+use crate::upstream::sending::Sending;
+use crate::upstream::settings::ServerAddress;
+use crate::upstream::upload::Progress;
 use bytes::Bytes;
-use http::HeaderMap;
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// A connection or a place on one.
@@ -24,56 +22,68 @@ pub(super) enum Connection {
 /// A connection in use. Dropping it cancels the exchange: HTTP/1.1 is closed, an HTTP/2 stream reset.
 pub(super) struct Lease {
     connection: Option<Connection>,
+    /// Whether an HTTP/1.1 connection takes another request after this one.
+    lasts: bool,
+    keeps_idle: Option<Duration>,
+    /// Sends the rest of a request that its response has overtaken.
+    upload: Option<Driver>,
     server: Rc<Server>,
-    keep_alive: Option<Duration>,
     progress: Rc<Progress>,
     _in_flight: InFlight,
 }
 
 impl Lease {
     pub(super) fn new(connection: Connection, server: Rc<Server>, in_flight: InFlight, progress: Rc<Progress>) -> Self {
-        Self { connection: Some(connection), server, keep_alive: None, progress, _in_flight: in_flight }
+        let connection = Some(connection);
+        Self { connection, lasts: false, keeps_idle: None, upload: None, server, progress, _in_flight: in_flight }
     }
 
-    /// Sends the request and waits for the response's head.
-    pub(super) async fn send(
-        &mut self,
-        request: http::Request<Upload>,
-    ) -> Result<http::Response<Incoming>, TrySendError<http::Request<Upload>>> {
+    /// The HTTP/1.1 connection.
+    pub(super) fn http1(&mut self) -> Option<&mut Http1> {
         match &mut self.connection {
-            Some(Connection::Http1(connection)) => connection.sender.try_send_request(request).await,
-            Some(Connection::H2(stream)) => stream.sender().try_send_request(request).await,
-            None => std::future::pending().await,
+            Some(Connection::Http1(connection)) => Some(connection),
+            _ => None,
         }
     }
 
-    /// Notes how long the server keeps an idle connection (`Keep-Alive: timeout=5`).
-    pub(super) fn note_keep_alive(&mut self, headers: &HeaderMap) {
-        self.keep_alive = headers
-            .get("keep-alive")
-            .and_then(|value| value.to_str().ok())
-            .into_iter()
-            .flat_map(|value| value.split(','))
-            .find_map(|parameter| parameter.trim().strip_prefix("timeout=")?.parse().ok())
-            .map(Duration::from_secs);
+    /// Notes that the connection outlives the exchange, and how long the server keeps it when it is idle, if it says.
+    pub(super) fn note_lasts(&mut self, keeps_idle: Option<Duration>) {
+        (self.lasts, self.keeps_idle) = (true, keeps_idle);
     }
 
-    /// Lets go of the HTTP machine once the connection was taken from it; the server stays busy.
-    pub(super) fn leave_http(&mut self) {
-        self.connection = None;
+    /// Takes the connection out of the exchange; the server stays busy.
+    pub(super) fn take_http1(&mut self) -> Option<Http1> {
+        match self.connection.take()? {
+            Connection::Http1(connection) => Some(connection),
+            Connection::H2(_) => None,
+        }
     }
 
     /// Who is at the other end.
-    pub(super) fn address(&self) -> &crate::upstream::settings::ServerAddress {
+    pub(super) fn address(&self) -> &ServerAddress {
         &self.server.address
     }
 
-    /// The response is complete. A request body that is still on its way ends the connection all the same.
-    fn finish(mut self) {
-        if let Some(Connection::Http1(connection)) = self.connection.take()
-            && self.progress.is_done()
+    /// The whole body, if it is there already.
+    pub(super) fn whole(&mut self, body: &mut BodyReader) -> Option<Bytes> {
+        self.http1()?.whole(body)
+    }
+
+    /// Has the rest of the request sent while the response is read.
+    pub(super) fn send_rest(&mut self, sending: Box<Sending>) {
+        let parted = self.take_http1().and_then(|connection| connection.part(sending));
+        if let Some((connection, driver)) = parted {
+            (self.connection, self.upload) = (Some(Connection::Http1(connection)), Some(driver));
+        }
+    }
+
+    /// The response is complete. A connection with more than it is closed: nobody asked for that.
+    pub(super) fn finish(mut self) {
+        if self.lasts
+            && let Some(connection) = self.take_http1()
+            && connection.is_read()
         {
-            self.server.give_back(connection, self.keep_alive);
+            self.server.give_back(connection, self.keeps_idle);
         }
     }
 }
@@ -81,50 +91,5 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.progress.cancel();
-    }
-}
-
-/// A response body that holds its connection.
-pub(super) struct Download {
-    incoming: Incoming,
-    lease: Option<Lease>,
-}
-
-impl Download {
-    /// A body, or `None` if it has none: then the connection is given back at once.
-    pub(super) fn new(incoming: Incoming, lease: Lease) -> Option<Self> {
-        if incoming.is_end_stream() {
-            lease.finish();
-            return None;
-        }
-        Some(Self { incoming, lease: Some(lease) })
-    }
-}
-
-impl HttpBody for Download {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.incoming).poll_frame(cx));
-        match &frame {
-            Some(Ok(_)) if !this.incoming.is_end_stream() => {}
-            Some(Ok(_)) | None => {
-                if let Some(lease) = this.lease.take() {
-                    lease.finish();
-                }
-            }
-            Some(Err(_)) => this.lease = None,
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
     }
 }

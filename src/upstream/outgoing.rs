@@ -4,7 +4,7 @@ use crate::upstream::settings::{ServerAddress, UpstreamProtocol};
 use crate::upstream::upload::Upload;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, response};
 use http_body::Body;
 
 /// The request's `Host` is no authority.
@@ -20,7 +20,12 @@ pub(super) fn prepare(
     protocol: UpstreamProtocol,
     address: &ServerAddress,
 ) -> Result<(), BadHost> {
-    frame(request, protocol);
+    let named = Named::of(request.headers());
+    frame(request, protocol, &named);
+    if protocol == UpstreamProtocol::Http1 && named.host && is_bare(request.uri()) {
+        *request.version_mut() = Version::HTTP_11;
+        return Ok(());
+    }
     let host = match (request.headers().get(HOST), request.uri().authority()) {
         (Some(host), _) => host.clone(),
         (None, Some(authority)) => HeaderValue::from_str(authority.as_str()).map_err(|_| BadHost)?,
@@ -46,15 +51,43 @@ pub(super) fn prepare(
     Ok(())
 }
 
-fn frame(request: &mut http::Request<Upload>, protocol: UpstreamProtocol) {
+/// Whether a target is what a server gets of it: a path, and no authority.
+fn is_bare(target: &Uri) -> bool {
+    target.authority().is_none() && target.path_and_query().is_some()
+}
+
+/// Which of the fields that are touched here a head has: one look at each name costs less than a hash for each of them.
+#[derive(Default)]
+struct Named {
+    host: bool,
+    length: bool,
+    coding: bool,
+}
+
+impl Named {
+    fn of(headers: &HeaderMap) -> Self {
+        headers.keys().fold(Self::default(), |named, name| Self {
+            host: named.host || *name == HOST,
+            length: named.length || *name == CONTENT_LENGTH,
+            coding: named.coding || *name == TRANSFER_ENCODING,
+        })
+    }
+}
+
+fn frame(request: &mut http::Request<Upload>, protocol: UpstreamProtocol, named: &Named) {
     let (ended, exact) = (request.body().is_end_stream(), request.body().size_hint().exact());
     let may_be_empty = !matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
     let headers = request.headers_mut();
-    headers.remove(TRANSFER_ENCODING);
+    if named.coding {
+        headers.remove(TRANSFER_ENCODING);
+    }
     match exact {
         // A body that is expected and empty says so (RFC 9110 §8.6).
         _ if ended && may_be_empty => {
-            headers.remove(CONTENT_LENGTH);
+            if named.length {
+                headers.remove(CONTENT_LENGTH);
+            }
+            return;
         }
         _ if ended => {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -78,7 +111,12 @@ fn frame(request: &mut http::Request<Upload>, protocol: UpstreamProtocol) {
 ///
 /// # Errors
 /// What is wrong with them.
-pub(super) fn tidy_response(headers: &mut HeaderMap) -> Result<(), &'static str> {
+pub(super) fn tidy_response(head: &mut response::Parts) -> Result<(), &'static str> {
+    let headers = &mut head.headers;
+    // It has no body, and may not say that it has (RFC 9110 §8.6).
+    if head.status == StatusCode::NO_CONTENT {
+        headers.remove(CONTENT_LENGTH);
+    }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
@@ -114,7 +152,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let mut request = request.body(Upload::new(body).0).expect("a request");
+        let mut request = request.body(Upload::new(body, tokio::time::Instant::now()).0).expect("a request");
         let address = ServerAddress { host: "::1".into(), port: 3000 };
         for _ in 0..2 {
             prepare(&mut request, protocol, &address).expect("a good host");
@@ -156,20 +194,26 @@ mod tests {
     #[test]
     fn response_framing_is_said_once_and_truly() {
         #[track_caller]
-        fn check(fields: &[(&str, &str)], expected: Result<&[&str], ()>) {
-            let mut headers: HeaderMap = http::Response::builder().body(()).expect("a response").into_parts().0.headers;
+        fn check_status(status: StatusCode, fields: &[(&str, &str)], expected: Result<&[&str], ()>) {
+            let mut head = http::Response::builder().status(status).body(()).expect("a response").into_parts().0;
             for (name, value) in fields {
                 let name = http::HeaderName::try_from(*name).expect("a name");
-                headers.append(name, HeaderValue::from_str(value).expect("a value"));
+                head.headers.append(name, HeaderValue::from_str(value).expect("a value"));
             }
-            let tidied = tidy_response(&mut headers).map_err(|_| ());
+            let tidied = tidy_response(&mut head).map_err(|_| ());
             let left: Vec<_> =
-                headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
+                head.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
             assert_eq!(
                 tidied.map(|()| left.iter().map(String::as_str).collect::<Vec<_>>()),
                 expected.map(<[_]>::to_vec)
             );
         }
+        #[track_caller]
+        fn check(fields: &[(&str, &str)], expected: Result<&[&str], ()>) {
+            check_status(StatusCode::OK, fields, expected);
+        }
+        check_status(StatusCode::NO_CONTENT, &[("content-length", "5")], Ok(&[]));
+        check_status(StatusCode::NOT_MODIFIED, &[("content-length", "5")], Ok(&["content-length: 5"]));
         check(&[("content-length", "5")], Ok(&["content-length: 5"]));
         check(&[("content-length", "5"), ("content-length", "5")], Ok(&["content-length: 5"]));
         check(&[("content-length", "5, 5")], Ok(&["content-length: 5"]));

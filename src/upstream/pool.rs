@@ -1,20 +1,23 @@
 //! One server of an upstream as a worker sees it: its idle and shared connections, and how busy it is.
 
 use crate::upstream::connect::{self, ConnectError, Driver, STREAMS_MAX};
+use crate::upstream::http1::Http1;
 use crate::upstream::settings::ServerAddress;
 use crate::upstream::upload::Upload;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// Idle HTTP/1.1 connections to one server, for each worker.
 const IDLE_MAX: usize = 64;
 /// An idle connection is closed after this long; a server's `Keep-Alive: timeout` shortens it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Idle connections are looked at this often, for those that the server has closed.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How much sooner than the server says: a request must not meet its close.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
 /// A server that took no connection is avoided for this long, if there are others.
@@ -25,7 +28,9 @@ pub(super) struct Server {
     pub(super) address: ServerAddress,
     /// What its name was resolved to, its own address first; empty while nobody has looked.
     sockets: RefCell<Rc<[SocketAddr]>>,
-    idle: RefCell<Vec<Http1>>,
+    idle: RefCell<Vec<Idle>>,
+    /// Whether a task looks after the idle connections.
+    is_swept: Cell<bool>,
     shared: RefCell<Vec<Rc<H2>>>,
     /// One HTTP/2 connection is opened at a time, so that those who wait share it.
     opening: Semaphore,
@@ -33,11 +38,10 @@ pub(super) struct Server {
     avoided_until: Cell<Option<Instant>>,
 }
 
-/// An HTTP/1.1 connection; dropping it closes it.
-pub(super) struct Http1 {
-    pub(super) sender: http1::SendRequest<Upload>,
-    idle: Rc<IdleClock>,
-    _driver: Driver,
+/// An HTTP/1.1 connection that nobody uses.
+struct Idle {
+    connection: Http1,
+    until: Instant,
 }
 
 /// An HTTP/2 connection, shared by its streams.
@@ -64,6 +68,7 @@ impl Server {
             address,
             sockets: RefCell::new(Rc::from([])),
             idle: RefCell::default(),
+            is_swept: Cell::new(false),
             shared: RefCell::default(),
             opening: Semaphore::new(1),
             in_flight: Cell::new(0),
@@ -107,14 +112,10 @@ impl Server {
     }
 
     /// The most recently used idle connection that still stands.
-    pub(super) fn take_idle(&self) -> Option<Http1> {
+    pub(super) fn take_idle(&self, now: Instant) -> Option<Http1> {
         let mut idle = self.idle.borrow_mut();
-        // One that is not ready yet has just given its response back; it will be for the next request. Only what is
-        // taken is looked at: the clock costs more than all else here, and the others close by their own timers.
-        while let Some(at) = idle.iter().rposition(|connection| connection.sender.is_ready()) {
-            let connection = idle.remove(at);
-            if !connection.sender.is_closed() && !connection.idle.is_over() {
-                connection.idle.stop();
+        while let Some(Idle { connection, until }) = idle.pop() {
+            if now < until && connection.is_quiet() {
                 return Some(connection);
             }
         }
@@ -122,26 +123,38 @@ impl Server {
     }
 
     /// Keeps a connection whose exchange is over. `keep_alive` is the server's own limit, if it told one.
-    pub(super) fn give_back(&self, connection: Http1, keep_alive: Option<Duration>) {
+    pub(super) fn give_back(self: &Rc<Self>, mut connection: Http1, keep_alive: Option<Duration>) {
         let lasts = keep_alive.map_or(IDLE_TIMEOUT, |told| told.saturating_sub(KEEP_ALIVE_MARGIN).min(IDLE_TIMEOUT));
-        if lasts.is_zero() || connection.sender.is_closed() {
+        if lasts.is_zero() {
             return;
         }
-        connection.idle.start(lasts);
+        connection.rest();
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|connection| !connection.sender.is_closed());
         if idle.len() >= IDLE_MAX {
             idle.remove(0);
         }
-        idle.push(connection);
+        idle.push(Idle { connection, until: Instant::now() + lasts });
+        drop(idle);
+        if !self.is_swept.replace(true) {
+            tokio::task::spawn_local(sweep(Rc::downgrade(self)));
+        }
+    }
+
+    /// Closes the idle connections that are over; when to look again, if any are left.
+    fn sweep(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|idle| now < idle.until && idle.connection.is_quiet());
+        let next = idle.iter().map(|idle| idle.until).min().map(|next| next.min(now + SWEEP_EVERY));
+        self.is_swept.set(next.is_some());
+        next
     }
 
     /// A new HTTP/1.1 connection.
     pub(super) async fn open_http1(&self, deadline: Instant) -> Result<Http1, ConnectError> {
-        let idle = Rc::new(IdleClock(Cell::new(None)));
-        let (sender, driver) = connect::http1(&self.address, &self.sockets(), deadline, Rc::clone(&idle)).await?;
+        let stream = connect::dial(&self.address, &self.sockets(), deadline).await?;
         self.avoided_until.set(None);
-        Ok(Http1 { sender, idle, _driver: driver })
+        Ok(Http1::new(stream))
     }
 
     /// A place on an HTTP/2 connection that stands, or on a new one.
@@ -189,6 +202,13 @@ impl Server {
     #[cfg(test)]
     pub(super) fn shared_len(&self) -> usize {
         self.shared.borrow().len()
+    }
+}
+
+/// Looks after a server's idle connections for as long as it has any: they have no tasks of their own.
+async fn sweep(server: Weak<Server>) {
+    while let Some(next) = server.upgrade().and_then(|server| server.sweep()) {
+        sleep_until(next).await;
     }
 }
 

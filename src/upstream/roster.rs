@@ -34,6 +34,8 @@ const OTHERS_MAX: usize = 7;
 /// The servers of one upstream, as of the last look.
 pub(super) struct Roster {
     addresses: Vec<ServerAddress>,
+    /// Whether there is anything to look up.
+    has_names: bool,
     servers: RefCell<Rc<[Rc<Server>]>>,
     names: Rc<Names>,
     first_look: OnceCell<()>,
@@ -55,6 +57,7 @@ impl Roster {
         });
         Rc::new(Self {
             addresses: addresses.to_vec(),
+            has_names: addresses.iter().any(is_name),
             servers: RefCell::new(servers.collect()),
             names: Rc::clone(names),
             first_look: OnceCell::new_with(has_looked.then_some(())),
@@ -70,7 +73,7 @@ impl Roster {
 
     /// The servers for a request; the first ones wait, `patience` at most, until the names are looked up.
     pub(super) async fn current(self: &Rc<Self>, patience: Duration) -> Rc<[Rc<Server>]> {
-        if !self.addresses.iter().any(is_name) {
+        if !self.has_names {
             return self.servers();
         }
         if !self.first_look.initialized() {

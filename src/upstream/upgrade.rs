@@ -3,7 +3,6 @@
 use crate::server::Response;
 use crate::upstream::lease::Lease;
 use bytes::{Buf, Bytes};
-use hyper_util::rt::TokioIo;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -33,14 +32,11 @@ pub struct UpstreamIo {
 }
 
 impl UpstreamIo {
-    /// Takes the connection over once the HTTP machine lets it go.
-    pub(super) async fn take(response: &mut http::Response<hyper::body::Incoming>, mut lease: Lease) -> Option<Self> {
-        let upgraded = hyper::upgrade::on(response).await.ok()?;
-        let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-        lease.leave_http();
-        // A copy, so that the machine's whole read buffer is not kept for a few bytes.
-        let early = Bytes::copy_from_slice(&parts.read_buf);
-        Some(Self { stream: parts.io.into_inner(), early, _lease: lease })
+    /// Takes the connection out of its exchange.
+    pub(super) fn take(mut lease: Lease) -> Option<Self> {
+        let (stream, input) = lease.take_http1()?.into_parts()?;
+        // A copy, so that the whole read buffer is not kept for a few bytes.
+        Some(Self { stream, early: Bytes::copy_from_slice(&input), _lease: lease })
     }
 }
 

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A request body that notes how far it is.
 pub(super) struct Upload {
@@ -56,17 +56,21 @@ pub(super) enum Late {
 struct Cancelled;
 
 impl Upload {
-    /// Wraps a request body.
-    pub(super) fn new(body: Body) -> (Self, Rc<Progress>) {
+    /// Wraps a request body; its clock starts at `now`.
+    pub(super) fn new(body: Body, now: Instant) -> (Self, Rc<Progress>) {
         let phase = if body.is_end_stream() { Phase::Done } else { Phase::ServersTurn };
-        let progress =
-            Rc::new(Progress { phase: Cell::new(phase), moved: Cell::new(Instant::now()), waker: RefCell::new(None) });
+        let progress = Rc::new(Progress { phase: Cell::new(phase), moved: Cell::new(now), waker: RefCell::new(None) });
         (Self { body, left: None, progress: Rc::clone(&progress) }, progress)
     }
 
     /// Says that the body is over after `len` bytes: the HTTP machine asks for no more than `Content-Length` tells.
     pub(super) fn expect_len(&mut self, len: u64) {
         self.left = Some(len);
+    }
+
+    /// Starts the clock again: the server took some of a piece.
+    pub(super) fn touch(&self) {
+        self.progress.touch();
     }
 }
 
@@ -81,9 +85,14 @@ impl Progress {
         self.phase.get() == Phase::Broken
     }
 
-    /// Starts the clock again: a connection stands.
+    /// Starts the clock again.
     pub(super) fn touch(&self) {
-        self.moved.set(Instant::now());
+        self.start(Instant::now());
+    }
+
+    /// Starts the clock: a connection stands.
+    pub(super) fn start(&self, now: Instant) {
+        self.moved.set(now);
     }
 
     /// Takes the body away from the HTTP machine, which resets the stream or closes the connection.
@@ -102,10 +111,35 @@ impl Progress {
         loop {
             let due = self.moved.get() + limit;
             if Instant::now() >= due {
-                return if self.phase.get() == Phase::ClientsTurn { Late::Client } else { Late::Server };
+                return self.late();
             }
             tokio::time::sleep_until(due).await;
         }
+    }
+
+    /// The same with a timer that may have been used before: it is set only if it would be late, or has run out.
+    pub(super) fn poll_stalled(
+        &self,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+        limit: Duration,
+        cx: &mut Context<'_>,
+    ) -> Poll<Late> {
+        let due = self.moved.get() + limit;
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if timer.deadline() > due {
+            timer.as_mut().reset(due);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= due {
+                return Poll::Ready(self.late());
+            }
+            timer.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+
+    fn late(&self) -> Late {
+        if self.phase.get() == Phase::ClientsTurn { Late::Client } else { Late::Server }
     }
 
     fn step(&self, phase: Phase) {

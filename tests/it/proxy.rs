@@ -1,6 +1,7 @@
 //! The reverse proxy: routing, heads both ways, failures of the backend. Its streams, tunnels and enemies: below.
 
 mod hostile;
+mod hostile_backend;
 mod streaming;
 mod take_over;
 mod tunnel;
