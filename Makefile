@@ -17,8 +17,7 @@ CARGO ?= cargo
 test: tools lint test-charts
 	@echo 'the image is no part of this: make test-image (root, podman)'
 	$(CARGO) test --doc
-	$(CARGO) test --lib --bins
-	$(CARGO) test --lib --features kube endpoint_slices
+	$(CARGO) test --lib --bins --features kube
 	python3 bench/instructions.py
 	@if scripts/install-kafka --there; then $(MAKE) test-kafka; fi
 	$(CARGO) test --test it

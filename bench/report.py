@@ -14,8 +14,8 @@ import servers
 
 DOCUMENT = servers.ROOT / "docs" / "performance.md"
 PLOTS = servers.ROOT / "docs" / "performance"
-ORDER = ["echo", "pushbridge", "pushbridge-grip", "nchan", "nginx", "pushpin"]
-NAMES = {"echo": "floor", "pushbridge": "pushbridge", "pushbridge-grip": "pushbridge", "nchan": "nchan", "nginx": "nginx", "pushpin": "Pushpin"}
+ORDER = ["echo", "pushbridge", "pushbridge-grip", "pushbridge-no-log", "nchan", "nginx", "pushpin"]
+NAMES = {"echo": "floor", "pushbridge": "pushbridge", "pushbridge-grip": "pushbridge", "pushbridge-no-log": "pushbridge", "nchan": "nchan", "nginx": "nginx", "pushpin": "Pushpin"}
 
 
 def load(folder):

@@ -52,6 +52,8 @@ ROWS = [
     requests("publish-50", "publish calls on 50 connections", "pushbridge", "publish", connections=50, requests=50_000),
     requests("publish-lines", "events published in 1,000 lines a call", "pushbridge", "publish", connections=1, requests=300, lines=1000),
     requests("proxy", "proxied requests, 1 KB, 50 connections", "pushbridge nginx", "proxy", connections=50, requests=50_000),
+    # nginx writes no access log in any row.
+    requests("proxy-no-log", "the same, both without an access log", "pushbridge-no-log nginx", "proxy", connections=50, requests=50_000),
     requests("proxy-pushpin", "the same through Pushpin", "pushpin", "proxy", connections=10, requests=2000),
 ]
 

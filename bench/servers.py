@@ -263,6 +263,13 @@ class Pushbridge(Server):
         return pid
 
 
+class PushbridgeNoLog(Pushbridge):
+    """pushbridge without its access log, as the nginx that it is compared with."""
+
+    name = "pushbridge-no-log"
+    routes = PUSH_ROUTES_YAML + "telemetry: {{ access_log: false }}\n"
+
+
 def grip_item(formats):
     return '{"items":[{"channel":"{ch}","formats":{' + formats + "}}]}"
 
@@ -358,4 +365,4 @@ class Pushpin(Server):
         return pid
 
 
-ALL = {server.name: server for server in [Echo, Pushbridge, PushbridgeGrip, Nchan, Nginx, Pushpin]}
+ALL = {server.name: server for server in [Echo, Pushbridge, PushbridgeGrip, PushbridgeNoLog, Nchan, Nginx, Pushpin]}
