@@ -122,7 +122,7 @@ pub(in crate::gateway) async fn forward(
         return Ok((pass_back(response).into(), original));
     };
     let accept = wish.write(&mut parts);
-    match upstreams.upgrade(&route.upstream, Request::from_parts(parts, Body::empty())).await? {
+    match Box::pin(upstreams.upgrade(&route.upstream, Request::from_parts(parts, Body::empty()))).await? {
         Upgraded::Answered(response) if wish.is_h2() && response.status().is_success() => {
             // For an extended CONNECT a success would mean that the tunnel stands.
             Err(bad_upgrade(route, "a success without 101 Switching Protocols"))

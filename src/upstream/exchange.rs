@@ -161,7 +161,7 @@ async fn attempt(
     let attempt = Attempt { settings, server, progress, in_flight, age };
     match connection {
         Connection::Http1(connection) => attempt.over_http1(connection, request).await,
-        Connection::H2(stream) => attempt.over_h2(stream, request).await,
+        Connection::H2(stream) => Box::pin(attempt.over_h2(stream, request)).await,
     }
 }
 
@@ -189,13 +189,14 @@ async fn open(
     now: Instant,
 ) -> Result<(Connection, Age), ConnectError> {
     let deadline = now + settings.connect_timeout;
+    // What is opened is boxed: most requests open nothing, and would carry the room for it from place to place.
     Ok(match (settings.protocol, reuse) {
         (UpstreamProtocol::Http1, Reuse::Allowed) if let Some(connection) = server.take_idle(now) => {
             (Connection::Http1(connection), Age::Used)
         }
-        (UpstreamProtocol::Http1, _) => (Connection::Http1(server.open_http1(deadline).await?), Age::New),
-        (UpstreamProtocol::H2, Reuse::Never) => (Connection::H2(server.open_h2(deadline).await?), Age::New),
-        (UpstreamProtocol::H2, Reuse::Allowed) => (Connection::H2(server.stream(deadline).await?), Age::Used),
+        (UpstreamProtocol::Http1, _) => (Connection::Http1(Box::pin(server.open_http1(deadline)).await?), Age::New),
+        (UpstreamProtocol::H2, Reuse::Never) => (Connection::H2(Box::pin(server.open_h2(deadline)).await?), Age::New),
+        (UpstreamProtocol::H2, Reuse::Allowed) => (Connection::H2(Box::pin(server.stream(deadline)).await?), Age::Used),
     })
 }
 

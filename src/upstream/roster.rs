@@ -78,7 +78,7 @@ impl Roster {
         }
         if !self.first_look.initialized() {
             // Whose patience ends goes on with servers that resolve as they connect.
-            let _ = timeout(patience, self.first_look.get_or_init(|| self.look())).await;
+            let _ = Box::pin(timeout(patience, self.first_look.get_or_init(|| self.look()))).await;
         } else if Instant::now() >= self.next_look.get() && !self.is_looking.replace(true) {
             let roster = Rc::clone(self);
             tokio::task::spawn_local(async move {
