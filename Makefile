@@ -46,7 +46,7 @@ test-charts: tools
 
 test-kafka:
 	scripts/install-kafka
-	$(CARGO) test --lib -- --ignored bus::kafka::tests::broker
+	$(CARGO) test --lib --features kube -- --ignored bus::kafka::tests::broker
 	$(CARGO) test --test it -- --ignored shared_bus::broker
 
 test-image: tools
