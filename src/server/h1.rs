@@ -2,7 +2,7 @@
 //!
 //! hyper pins two buffers of 8 KiB for each connection, which a held response would keep for hours. So when the
 //! handler answers with a hold, the connection is taken back from hyper (`into_parts`), the response head is written
-//! here, and hyper's memory is freed: some 0.6 KB a session are left.
+//! here, and hyper's memory is freed: some 0.5 KB a session are left.
 //!
 //! A long poll's connection is taken back too, while it waits and for as long as polls of the same kind follow
 //! ([`Turns`]): parsing, routing and answering the same head anew would cost more than what differs. Any other request on
