@@ -12,6 +12,7 @@ pub mod forwarded;
 pub mod grip;
 pub mod head_watch;
 pub mod http1;
+pub mod http2;
 pub mod json;
 pub mod json_pointer;
 pub mod long_poll;
