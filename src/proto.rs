@@ -21,7 +21,6 @@ pub mod presence;
 pub mod problem;
 pub mod repeated_head;
 pub mod request_check;
-pub mod reset_watch;
 pub mod sse;
 pub mod subscribe;
 pub mod v1;
