@@ -36,7 +36,7 @@ OWNERS = [
     (r"pushbridge::hub::", "the session's place in the hub"),
     (r"pushbridge::telemetry::", "counting it"),
     (r"pushbridge::server::(limits|date)", "connection limits"),
-    (r"h2::", "HTTP/2 machine (h2)"),
+    (r"pushbridge::proto::http2", "HTTP/2 machine"),
     (r"hyper::|hyper_util::|httparse::", "HTTP/1.1 machine (hyper)"),
     (r"\bhttp::|bytes::.*head", "head"),
     (r"pushbridge::session::", "the session"),
@@ -120,14 +120,14 @@ def literal(name, value):
     return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
-def held_streams(port):
+def held_streams(port, count=STREAMS):
     """An HTTP/2 connection with streams that are event streams (RFC 9113; literal fields of RFC 7541 §6.2.2)."""
     held = connect(port, tls("h2"))
     fields = b"\x82\x87" + literal(b":path", b"/any/channel") + literal(b":authority", b"a") + literal(b"accept", b"text/event-stream")
     out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0)
-    held.sendall(out + b"".join(frame(1, 5, 1 + 2 * number, fields) for number in range(STREAMS)))
+    held.sendall(out + b"".join(frame(1, 5, 1 + 2 * number, fields) for number in range(count)))
     begun, read = set(), b""
-    while len(begun) < STREAMS:
+    while len(begun) < count:
         part = held.recv(65536)
         if not part:
             raise SystemExit("the connection was closed")
@@ -148,6 +148,7 @@ KINDS = [
     ("WebSocket, HTTP/1.1", 1, lambda ports: held_by_head(ports["http"], WS_HEAD, b"\r\n\r\n"), False),
     ("SSE over TLS", 1, lambda ports: held_by_head(ports["tls"], SSE_HEAD, b"id: ", tls("http/1.1")), False),
     ("HTTP/2 stream, 100 a connection", STREAMS, lambda ports: held_streams(ports["tls"]), False),
+    ("HTTP/2 stream, the only one of its connection", 1, lambda ports: held_streams(ports["tls"], 1), False),
     ("GRIP stream", 1, lambda ports: held_by_head(ports["http"], SSE_HEAD, b"\r\n\r\n", path="/sse/channel"), True),
     ("GRIP response", 1, lambda ports: held_by_head(ports["http"], "", b"", path="/lp/channel"), True),
     ("WebSocket over HTTP", 1, lambda ports: held_by_head(ports["http"], WS_HEAD, b"\r\n\r\n", path="/ws/channel"), True),

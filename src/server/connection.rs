@@ -95,10 +95,12 @@ pub(in crate::server) async fn serve(
     // A connection may live for days; what it began with may not.
     drop((endpoint, limits));
     match protocol {
-        Protocol::H2 => Box::pin(h2::serve(server, io, unread, peer)).await,
-        Protocol::Http1 => return Box::pin(h1::serve(server, io, unread, peer, open)).await,
+        // A task of its own: what accepting a connection takes is not kept for as long as it is open.
+        Protocol::H2 => {
+            tokio::task::spawn_local(h2::serve(server, io, unread, peer, open));
+        }
+        Protocol::Http1 => Box::pin(h1::serve(server, io, unread, peer, open)).await,
     }
-    drop(open);
 }
 
 /// What an open connection holds until it has ended.

@@ -10,7 +10,7 @@ use crate::proto::http2::ConnectionError;
 use crate::proto::http2::Reason;
 use crate::proto::http2::connection::{Bounds, Connection};
 use crate::server::Peer;
-use crate::server::connection::Server;
+use crate::server::connection::{Open, Server};
 use crate::server::io::Io;
 use crate::server::limits::{Leave, ServerLimits};
 use crate::telemetry::metrics::Refusal;
@@ -92,8 +92,8 @@ enum Deadline {
     Goodbye,
 }
 
-/// Serves a connection to its end. `unread` was read already.
-pub(in crate::server) async fn serve(server: Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>) {
+/// Serves a connection to its end. `unread` was read already; `open` is held until the connection has ended.
+pub(in crate::server) async fn serve(server: Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>, open: Open) {
     let limits = server.limits.load_full();
     let bounds = Bounds {
         streams_max: limits.streams_per_connection_max,
@@ -140,7 +140,9 @@ pub(in crate::server) async fn serve(server: Rc<Server>, io: Io, unread: Bytes, 
         })
     })
     .await;
-    driver.end(end).await;
+    // Boxed: a waiting connection is not to have room for its end.
+    Box::pin(driver.end(end)).await;
+    drop(open);
 }
 
 /// A connection, and what runs on it.
