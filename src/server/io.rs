@@ -24,12 +24,13 @@ impl Io {
     /// Ends the connection so that the client can read all it was sent: what it still sends is read and dropped, for
     /// a few seconds. Closing at once would answer that with a reset, which discards the answer (RFC 9112 §9.6).
     pub async fn close(mut self) {
-        let closing = async {
+        // Boxed: what serves a connection is not to have room for its end all the time.
+        let closing = Box::pin(async {
             self.shutdown().await?;
             let mut unwanted = [0; 1024];
             while self.read(&mut unwanted).await? > 0 {}
             io::Result::Ok(())
-        };
+        });
         // Whatever goes wrong now, the connection is gone.
         let _ = tokio::time::timeout(LINGER_TIMEOUT, closing).await;
     }
