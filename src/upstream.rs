@@ -28,6 +28,7 @@ mod tests;
 pub use error::UpstreamError;
 pub use upgrade::{Upgraded, UpstreamIo};
 
+use crate::model::name_map::NameMap;
 use crate::server::{Request, Response};
 use crate::telemetry::metrics::{UpstreamResult, WorkerMetrics};
 use download::response;
@@ -36,7 +37,6 @@ use names::Names;
 use roster::Roster;
 use settings::{UpstreamProtocol, UpstreamSettings};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ use tokio::time::Instant;
 pub struct Upstreams {
     metrics: Rc<WorkerMetrics>,
     names: Rc<Names>,
-    by_name: RefCell<HashMap<Arc<str>, Rc<Backend>>>,
+    by_name: RefCell<NameMap<Arc<str>, Rc<Backend>>>,
 }
 
 /// One upstream, as of one configuration.
