@@ -28,6 +28,7 @@ ROWS = [
     fan_out("sse-h2-1k", "SSE over HTTP/2, 1,000 streams, 100 a connection", "sse-h2", H2_PEERS, 1000, tls=True, per_connection=100, messages=300),
     fan_out("sse-h2-10k", "SSE over HTTP/2, 10,000 streams, 100 a connection", "sse-h2", H2_PEERS, 10_000, tls=True, per_connection=100),
     fan_out("sse-h2-100k", "SSE over HTTP/2, 100,000 streams, 250 a connection", "sse-h2", "pushbridge", 100_000, tls=True, per_connection=250, messages=50),
+    fan_out("sse-h2-single", "SSE over HTTP/2, 1,000 connections with one stream each", "sse-h2", H2_PEERS, 1000, tls=True, per_connection=1),
     fan_out("ws-1k", "WebSocket, 1,000 sessions", "websocket", ALL_PEERS, 1000),
     fan_out("ws-10k", "WebSocket, 10,000 sessions", "websocket", ALL_PEERS, 10_000),
     fan_out("lp-1k", "long poll, 1,000 sessions", "long-poll", ALL_PEERS, 1000),

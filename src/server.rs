@@ -15,7 +15,6 @@ pub mod link;
 pub mod listener;
 pub mod problem;
 pub mod request_id;
-mod resets;
 pub mod tls;
 pub mod turns;
 

@@ -1,5 +1,6 @@
 //! One body type for both directions and both HTTP versions.
 
+use crate::server::h2::stream::Reader;
 use crate::server::limits::InFlight;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -20,7 +21,7 @@ enum Inner {
     Empty,
     Full(Bytes),
     Incoming(Incoming),
-    H2(h2::RecvStream),
+    H2(Reader),
     Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError>>>),
 }
 
@@ -59,9 +60,9 @@ impl From<Incoming> for Body {
     }
 }
 
-impl From<h2::RecvStream> for Body {
-    fn from(body: h2::RecvStream) -> Self {
-        if body.is_end_stream() { Inner::Empty } else { Inner::H2(body) }.into()
+impl From<Reader> for Body {
+    fn from(body: Reader) -> Self {
+        if body.is_at_end() { Inner::Empty } else { Inner::H2(body) }.into()
     }
 }
 
@@ -77,20 +78,10 @@ impl HttpBody for Body {
                 _ => Poll::Ready(None),
             },
             Inner::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            Inner::H2(body) => {
-                if let Some(data) = ready!(body.poll_data(cx)) {
-                    return Poll::Ready(Some(data.map_err(Into::into).map(|bytes| {
-                        // The window opens again as soon as the reader takes the data: the reader is the pace.
-                        let _ = body.flow_control().release_capacity(bytes.len());
-                        Frame::data(bytes)
-                    })));
-                }
-                match ready!(body.poll_trailers(cx)) {
-                    Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-                    Ok(None) => Poll::Ready(None),
-                    Err(error) => Poll::Ready(Some(Err(error.into()))),
-                }
-            }
+            Inner::H2(body) => Poll::Ready(match ready!(body.poll_data(cx)) {
+                Some(data) => Some(data.map(Frame::data).map_err(Into::into)),
+                None => body.take_trailers().map(|trailers| Ok(Frame::trailers(trailers))),
+            }),
             Inner::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -100,7 +91,7 @@ impl HttpBody for Body {
             Inner::Empty => true,
             Inner::Full(_) => false,
             Inner::Incoming(body) => body.is_end_stream(),
-            Inner::H2(body) => body.is_end_stream(),
+            Inner::H2(body) => body.is_at_end(),
             Inner::Boxed(body) => body.is_end_stream(),
         }
     }

@@ -1,11 +1,11 @@
 //! One accepted connection: its permit, its TLS handshake, and which HTTP it speaks.
 
+use crate::proto::http2::PREFACE;
 use crate::proto::problem::{MEDIA_TYPE, Problem};
 use crate::server::io::Io;
 use crate::server::limits::{ConnectionCount, Leave, Permit, Refused, ServerLimits};
 use crate::server::listener::{Endpoint, ListenerSettings, Protocol};
 use crate::server::request_id::RequestId;
-use crate::server::resets::Resets;
 use crate::server::tls::stream::TlsStream;
 use crate::server::{Handler, Peer, Trust, h1, h2};
 use crate::telemetry::metrics::{ConnectionGuard, Refusal, WorkerMetrics};
@@ -14,17 +14,12 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-
-/// The first bytes of an HTTP/2 connection with prior knowledge (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the first look at a cleartext connection takes at most.
 const FIRST_READ_BYTES: usize = 1024;
@@ -100,11 +95,7 @@ pub(in crate::server) async fn serve(
     // A connection may live for days; what it began with may not.
     drop((endpoint, limits));
     match protocol {
-        Protocol::H2 => {
-            let resets = Rc::default();
-            let io = Watched { io, unread, resets: Rc::clone(&resets) };
-            Box::pin(h2::serve(server, io, peer, resets)).await;
-        }
+        Protocol::H2 => Box::pin(h2::serve(server, io, unread, peer)).await,
         Protocol::Http1 => return Box::pin(h1::serve(server, io, unread, peer, open)).await,
     }
     drop(open);
@@ -195,55 +186,6 @@ async fn detect(tcp: &mut TcpStream, offered: &[Protocol]) -> io::Result<(Protoc
         if len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-    }
-}
-
-/// An HTTP/2 connection whose first bytes were read already, and whose resets are noticed.
-#[derive(Debug)]
-struct Watched {
-    io: Io,
-    unread: Bytes,
-    resets: Rc<Resets>,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        if this.unread.is_empty() {
-            ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        } else {
-            let part = this.unread.split_to(this.unread.len().min(buf.remaining()));
-            buf.put_slice(&part);
-        }
-        this.resets.see(&buf.filled()[before..]);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::proto::http1::encode_head;
 use crate::server::body::Body;
 use crate::server::connection::{Open, Server};
 use crate::server::date::http_date;
-use crate::server::io::Io;
+use crate::server::io::{ANY_BYTES, Io};
 use crate::server::limits::{InFlight, Leave};
 use crate::server::link::{Framing, Link};
 use crate::server::turns::Patience;
@@ -208,12 +208,12 @@ async fn drive(server: &Rc<Server>, service: Service) -> Option<Taken> {
     match ended {
         Ended::HeadTooSlow => {
             server.metrics.refused(Refusal::HeaderTimeout);
-            io.close().await;
+            io.close(ANY_BYTES).await;
             None
         }
         Ended::ByClient => {
             tracing::debug!("the client closed the connection before its answer");
-            io.close().await;
+            io.close(ANY_BYTES).await;
             None
         }
         Ended::TakenOver => {
@@ -230,11 +230,11 @@ async fn drive(server: &Rc<Server>, service: Service) -> Option<Taken> {
 
 /// Closes a connection that hyper is done with.
 async fn end(server: &Server, shared: &Shared, io: Io, result: hyper::Result<()>) {
-    let Err(error) = result else { return io.close().await };
+    let Err(error) = result else { return io.close(ANY_BYTES).await };
     note_failure(server, shared, &error);
     // A body that broke off must not look whole to a client that knows its end by the close alone.
     let by_close = shared.version.get().is_some_and(|version| version < http::Version::HTTP_11);
-    if error.is_user() && by_close { io.reset() } else { io.close().await }
+    if error.is_user() && by_close { io.reset() } else { io.close(ANY_BYTES).await }
 }
 
 /// Why hyper has no more to do with a connection.

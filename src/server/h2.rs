@@ -1,48 +1,53 @@
-//! HTTP/2 on the `h2` crate: one task a connection, in which all its requests and sessions run.
+//! HTTP/2: one task a connection, in which all its requests and sessions run.
 //!
-//! A fan-out wakes each session of a connection; they all run in this one task and hand their frames to h2, and the
-//! connection then writes what has gathered in few large writes. A task for each stream would cost a write each.
+//! A fan-out wakes each session of a connection; they all run in this one task and put their frames into the connection's one
+//! buffer ([`crate::proto::http2`]), which then goes out with one write. A task for each stream would cost a write each.
 
-use crate::server::body::Body;
+mod respond;
+pub(super) mod stream;
+
+use crate::proto::http2::ConnectionError;
+use crate::proto::http2::Reason;
+use crate::proto::http2::connection::{Bounds, Connection};
+use crate::server::Peer;
 use crate::server::connection::Server;
-use crate::server::date::http_date;
-use crate::server::limits::{InFlight, Leave};
-use crate::server::link::Link;
-use crate::server::resets::Resets;
-use crate::server::{Answer, Hold, Peer, Response, Waiting};
+use crate::server::io::Io;
+use crate::server::limits::{Leave, ServerLimits};
 use crate::telemetry::metrics::Refusal;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
-use h2::server::{Connection, SendResponse};
-use h2::{Reason, RecvStream, SendStream};
-use http_body::Body as _;
+use respond::{Next, answer};
+use std::cell::RefCell;
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use stream::Shared;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
 
-/// Bytes that one stream may have in h2's send buffer.
-const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// Streams that a client may reset before they are accepted (CVE-2023-44487).
-const PENDING_RESET_STREAMS_MAX: usize = 20;
-/// Streams that this end may reset for a client's errors before the connection is closed.
-const LOCAL_ERROR_RESETS_MAX: usize = 1024;
 /// Request bodies: what a client may send ahead of the backend on one stream, and on the connection.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// What is read at once.
+const READ_BYTES: usize = 32 * 1024;
+/// How often a connection reads and writes before others have their turn.
+const TURNS_MAX: usize = 16;
 /// How long an idle client has to answer that it heard of the close.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a client may still send once it is told that the connection ends.
+const LINGER_BYTES_MAX: u64 = 256 * 1024;
+/// How long a client has to take the last that is sent.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a stream's future leaves to be done.
-enum Next {
-    Nothing,
-    /// The request is answered by a session, which goes on as a (small) future of its own.
-    Session(LocalBoxFuture<'static, ()>),
-    /// Its answer is waited for, by a (small) future of its own.
-    Wait(LocalBoxFuture<'static, Next>),
+thread_local! {
+    /// What all connections of a worker read into; used within one poll, never across two.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
 type Streams = FuturesUnordered<Stream>;
@@ -65,34 +70,37 @@ impl Future for Stream {
     }
 }
 
-/// Serves a connection to its end. `io` starts with the client's preface.
-pub(in crate::server) async fn serve<T>(server: Rc<Server>, io: T, peer: Rc<Peer>, resets: Rc<Resets>)
-where
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The client is gone, or does not answer.
+    Gone,
+    /// What is left to be said is said first.
+    Close,
+}
+
+/// What a connection waits for that may not take long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deadline {
+    /// The client's preface and settings.
+    Beginning,
+    /// The rest of the header block that comes after so many.
+    Head(u64),
+    /// A request.
+    Request,
+    /// The client's answer that it has heard of the close.
+    Goodbye,
+}
+
+/// Serves a connection to its end. `unread` was read already.
+pub(in crate::server) async fn serve(server: Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>) {
     let limits = server.limits.load_full();
-    let mut builder = h2::server::Builder::new();
-    builder
-        .max_concurrent_streams(limits.streams_per_connection_max)
-        .max_header_list_size(limits.request_header_bytes_max as u32)
-        .initial_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
-        .max_pending_accept_reset_streams(PENDING_RESET_STREAMS_MAX)
-        .max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS_MAX))
-        .enable_connect_protocol();
-    let handshake = tokio::time::timeout(limits.request_header_timeout, builder.handshake::<T, Bytes>(io));
-    let mut connection = match handshake.await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
-            server.metrics.refused(Refusal::BadRequest);
-            tracing::debug!(%error, "connection failed");
-            return;
-        }
-        Err(_) => return server.metrics.refused(Refusal::HeaderTimeout),
+    let bounds = Bounds {
+        streams_max: limits.streams_per_connection_max,
+        header_list_bytes_max: limits.request_header_bytes_max,
+        stream_window_bytes: STREAM_WINDOW_BYTES,
+        connection_window_bytes: CONNECTION_WINDOW_BYTES,
     };
-    let mut streams = Streams::new();
-    let mut idle = pin!(tokio::time::sleep(limits.idle_timeout));
     let mut leave = server.leave.clone();
     // A connection that comes while clients are asked to go is asked after its first request.
     let mut leaving = pin!(leave.wait_for({
@@ -100,259 +108,230 @@ where
         move |leave| *leave > before
     }));
     let mut asked = false;
-    let mut said_goodbye = false;
-    poll_fn(|cx| {
-        if !asked && leaving.as_mut().poll(cx).is_ready() {
-            asked = true;
-            connection.graceful_shutdown();
-        }
-        if poll_connection(&server, &peer, &resets, &mut connection, &mut streams, cx).is_ready() {
-            return Poll::Ready(());
-        }
-        if !streams.is_empty() {
-            idle.as_mut().reset(tokio::time::Instant::now() + limits.idle_timeout);
-        } else if idle.as_mut().poll(cx).is_ready() {
-            if said_goodbye {
-                // It does not answer the last ping.
-                return Poll::Ready(());
+    let mut timer = pin!(tokio::time::sleep(limits.request_header_timeout));
+    let shared = Rc::new(Shared::new(Connection::new(bounds)));
+    let mut driver = Driver {
+        server,
+        peer,
+        limits,
+        io,
+        shared: Rc::clone(&shared),
+        streams: Streams::new(),
+        start: Instant::now(),
+        unflushed: false,
+        deadline: Some(Deadline::Beginning),
+    };
+    let mut unread = Some(unread);
+    let end = poll_fn(|cx| {
+        shared.run(cx, |cx| {
+            if let Some(unread) = unread.take()
+                && let Err(end) = driver.receive(&unread)
+            {
+                return Poll::Ready(end);
             }
-            said_goodbye = true;
-            connection.graceful_shutdown();
-            idle.as_mut().reset(tokio::time::Instant::now() + GOODBYE_TIMEOUT);
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
+            if !asked && leaving.as_mut().poll(cx).is_ready() {
+                asked = true;
+                shared.act(Connection::leave);
+            }
+            if let Err(end) = driver.turns(cx) {
+                return Poll::Ready(end);
+            }
+            driver.poll_deadline(timer.as_mut(), cx)
+        })
     })
     .await;
+    driver.end(end).await;
 }
 
-/// Runs the streams, then lets the connection read and write; ready when the connection has ended.
-fn poll_connection<T>(
-    server: &Rc<Server>,
-    peer: &Rc<Peer>,
-    resets: &Rc<Resets>,
-    connection: &mut Connection<T, Bytes>,
-    streams: &mut Streams,
-    cx: &mut Context<'_>,
-) -> Poll<()>
-where
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    loop {
-        while let Poll::Ready(Some(next)) = streams.poll_next_unpin(cx) {
-            match next {
-                Next::Nothing => {}
-                Next::Session(session) => streams.push(Stream::Session(session)),
-                Next::Wait(waiting) => streams.push(Stream::Answer(waiting)),
-            }
-        }
-        let before = resets.count();
-        let accepted = connection.poll_accept(cx);
-        if resets.count() != before {
-            resets.wake_all();
-        }
-        match ready!(accepted) {
-            Some(Ok((request, respond))) => {
-                let answer = answer(Rc::clone(server), Rc::clone(peer), Rc::clone(resets), request, respond);
-                streams.push(Stream::Answer(Box::pin(answer)));
-                if server.leave() != Leave::Stay {
-                    connection.graceful_shutdown();
-                }
-            }
-            Some(Err(error)) => {
-                // What the client did wrong, not what it complains of.
-                if !error.is_io() && !error.is_remote() {
-                    server.metrics.refused(Refusal::BadRequest);
-                }
-                tracing::debug!(%error, "connection failed");
-                return Poll::Ready(());
-            }
-            None => return Poll::Ready(()),
-        }
-    }
-}
-
-/// Answers one request; dropped with the connection.
-async fn answer(
+/// A connection, and what runs on it.
+struct Driver {
     server: Rc<Server>,
     peer: Rc<Peer>,
-    resets: Rc<Resets>,
-    request: http::Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-) -> Next {
-    let counted = server.count.begin();
-    let (parts, receive) = request.into_parts();
-    let is_head = parts.method == http::Method::HEAD;
-    // An extended CONNECT's stream is the session's, in both directions: it may not be read as a body.
-    let (body, receive) = match parts.method == http::Method::CONNECT {
-        true => (Body::empty(), Some(receive)),
-        false => (Body::from(receive), None),
-    };
-    let mut handling = server.handler.handle(http::Request::from_parts(parts, body), peer);
-    let answer = unless_reset(&mut handling, &mut respond).await;
-    drop(handling);
-    match answer {
-        Some(answer) => Asked { respond, receive, resets, is_head, _counted: counted }.conclude(answer).await,
-        None => Next::Nothing,
-    }
+    limits: Arc<ServerLimits>,
+    io: Io,
+    shared: Rc<Shared>,
+    streams: Streams,
+    start: Instant,
+    /// Whether something written may not have left this process.
+    unflushed: bool,
+    deadline: Option<Deadline>,
 }
 
-/// A request that has its answer, or waits for it.
-struct Asked {
-    respond: SendResponse<Bytes>,
-    receive: Option<RecvStream>,
-    resets: Rc<Resets>,
-    is_head: bool,
-    _counted: InFlight,
-}
-
-impl Asked {
-    async fn conclude(mut self, answer: Answer) -> Next {
-        let response = match answer {
-            Answer::Hold(hold) => return hold_stream(hold, self.respond, self.receive, self.resets),
-            Answer::Waiting(waiting) => return Next::Wait(Box::pin(self.wait(waiting))),
-            Answer::Response(response) => response,
-            Answer::Later(later) => match unless_reset(&mut later.respond(), &mut self.respond).await {
-                None => return Next::Nothing,
-                Some(response) => response,
-            },
-        };
-        if let Err(error) = send(response, self.respond, self.is_head).await {
-            tracing::debug!(%error, "stream failed");
-        }
-        // A rejected CONNECT's stream ends with its response.
-        drop(self.receive);
-        Next::Nothing
-    }
-
-    /// Boxed: what waits is not to have room for what answers.
-    async fn wait(mut self, mut waiting: Waiting) -> Next {
-        match unless_reset(&mut waiting, &mut self.respond).await {
-            Some(answer) => {
-                let concluding: LocalBoxFuture<'static, Next> = Box::pin(self.conclude(answer));
-                concluding.await
+impl Driver {
+    /// Reads, runs and writes until there is nothing to do now.
+    fn turns(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        for _ in 0..TURNS_MAX {
+            let was_full = self.shared.look(|machine| machine.is_full());
+            let has_read = !was_full && self.read(cx)?;
+            let has_begun = self.begin_requests();
+            self.run_streams(cx);
+            while self.shared.look(Connection::let_go_on) {
+                self.run_streams(cx);
             }
-            None => Next::Nothing,
-        }
-    }
-}
-
-/// What a future makes, or `None`: a reset while the request is being answered cancels it.
-async fn unless_reset<T>(answering: &mut LocalBoxFuture<'static, T>, respond: &mut SendResponse<Bytes>) -> Option<T> {
-    poll_fn(|cx| {
-        if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
-            return Poll::Ready(Some(answer));
-        }
-        respond.poll_reset(cx).map(|_| None)
-    })
-    .await
-}
-
-fn hold_stream(hold: Hold, mut respond: SendResponse<Bytes>, receive: Option<RecvStream>, resets: Rc<Resets>) -> Next {
-    let mut head = hold.head;
-    stamp(head.headers_mut());
-    match respond.send_response(head, false) {
-        Ok(send) => Next::Session(hold.session.run(Link::h2(send, receive, resets))),
-        Err(error) => {
-            tracing::debug!(%error, "stream failed");
-            Next::Nothing
-        }
-    }
-}
-
-fn stamp(fields: &mut http::HeaderMap) {
-    if let Ok(date) = http::HeaderValue::from_str(&http_date()) {
-        fields.entry(http::header::DATE).or_insert(date);
-    }
-}
-
-/// Sends a response and its body, at the pace at which the client opens its window.
-async fn send(
-    response: Response,
-    mut respond: SendResponse<Bytes>,
-    is_head: bool,
-) -> Result<(), crate::server::body::BodyError> {
-    let (mut parts, body) = response.into_parts();
-    parts.version = http::Version::HTTP_2;
-    stamp(&mut parts.headers);
-    strip_connection_fields(&mut parts.headers);
-    if let Some(len) = body.size_hint().exact()
-        && !is_head
-        && !matches!(parts.status.as_u16(), 204 | 304)
-    {
-        parts.headers.entry(http::header::CONTENT_LENGTH).or_insert(len.into());
-    }
-    let over = is_head || body.is_end_stream();
-    let mut stream = respond.send_response(http::Response::from_parts(parts, ()), over)?;
-    if over {
-        return Ok(());
-    }
-    let mut body = pin!(body);
-    while let Some(frame) = poll_fn(|cx| poll_frame(body.as_mut(), &mut stream, cx)).await? {
-        // A body that breaks off must not look like one that ended.
-        let frame = frame.inspect_err(|_| stream.send_reset(Reason::INTERNAL_ERROR))?;
-        match frame.into_data() {
-            Ok(data) => {
-                // Asked once: the end may become known while the data waits for room.
-                let last = body.is_end_stream();
-                send_data(&mut stream, data, last).await?;
-                if last {
-                    return Ok(());
-                }
+            self.write(cx).map_err(|_| End::Gone)?;
+            if self.shared.look(|machine| machine.is_over() && machine.unsent().is_empty()) {
+                return Err(End::Close);
             }
-            Err(frame) => {
-                if let Ok(trailers) = frame.into_trailers() {
-                    stream.send_trailers(trailers)?;
-                }
+            let may_read = was_full && !self.shared.look(|machine| machine.is_full());
+            if !has_read && !has_begun && !may_read && !self.shared.look(Connection::let_go_on) {
                 return Ok(());
             }
         }
+        cx.waker().wake_by_ref();
+        Ok(())
     }
-    stream.send_data(Bytes::new(), true)?;
-    Ok(())
-}
 
-type FrameResult = Result<http_body::Frame<Bytes>, crate::server::body::BodyError>;
-
-/// The body's next frame, or an error when the client resets the stream meanwhile.
-fn poll_frame(
-    body: Pin<&mut Body>,
-    stream: &mut SendStream<Bytes>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Option<FrameResult>, h2::Error>> {
-    if let Poll::Ready(frame) = body.poll_frame(cx) {
-        return Poll::Ready(Ok(frame));
+    /// Reads once; whether something came.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buf = ReadBuf::new(scratch);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
+                Poll::Pending => Ok(false),
+                Poll::Ready(Err(_)) => Err(End::Gone),
+                Poll::Ready(Ok(())) if buf.filled().is_empty() => Err(End::Gone),
+                Poll::Ready(Ok(())) => self.receive(buf.filled()).map(|()| true),
+            }
+        })
     }
-    let reason = ready!(stream.poll_reset(cx))?;
-    Poll::Ready(Err(reason.into()))
-}
 
-async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, last: bool) -> Result<(), h2::Error> {
-    while !data.is_empty() {
-        stream.reserve_capacity(data.len());
-        let mut capacity = stream.capacity();
-        if capacity == 0 {
-            match poll_fn(|cx| stream.poll_capacity(cx)).await {
-                Some(more) => capacity = more?,
-                None => return Err(Reason::CANCEL.into()),
+    fn receive(&self, bytes: &[u8]) -> Result<(), End> {
+        let now_ms = self.start.elapsed().as_millis() as u64;
+        let received = self.shared.look(|machine| machine.receive(bytes, now_ms));
+        let refusals = self.shared.look(Connection::take_refusals);
+        for _ in 0..refusals.malformed {
+            self.server.metrics.refused(Refusal::BadRequest);
+        }
+        for _ in 0..refusals.streams {
+            self.server.metrics.refused(Refusal::Streams);
+        }
+        received.map_err(|error| {
+            self.server.metrics.refused(Refusal::BadRequest);
+            self.give_up(error)
+        })
+    }
+
+    fn give_up(&self, error: ConnectionError) -> End {
+        tracing::debug!(%error, "connection failed");
+        self.shared.look(|machine| machine.give_up(error));
+        End::Close
+    }
+
+    /// Begins to answer what was asked; whether there was something.
+    fn begin_requests(&mut self) -> bool {
+        let mut any = false;
+        while let Some(incoming) = self.shared.look(Connection::next_request) {
+            let answer = answer(Rc::clone(&self.server), Rc::clone(&self.peer), &self.shared, incoming);
+            self.streams.push(Stream::Answer(answer));
+            if self.server.leave() != Leave::Stay {
+                self.shared.look(Connection::leave);
+            }
+            any = true;
+        }
+        any
+    }
+
+    fn run_streams(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(next)) = self.streams.poll_next_unpin(cx) {
+            match next {
+                Next::Nothing => {}
+                Next::Session(session) => self.streams.push(Stream::Session(session)),
+                Next::Wait(waiting) => self.streams.push(Stream::Answer(waiting)),
             }
         }
-        let part = data.split_to(capacity.min(data.len()));
-        let end = last && data.is_empty();
-        stream.send_data(part, end)?;
-        if end {
-            return Ok(());
+    }
+
+    /// Writes what there is, as far as the kernel takes it.
+    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        loop {
+            let io = Pin::new(&mut self.io);
+            let written = self.shared.look(|machine| match machine.unsent() {
+                [] => Poll::Ready(Ok(None)),
+                unsent => io.poll_write(cx, unsent).map_ok(Some),
+            });
+            match written {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(None)) => break,
+                Poll::Ready(Ok(Some(0))) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(Some(bytes))) => self.shared.look(|machine| machine.wrote(bytes)),
+                Poll::Ready(Err(error)) => return Err(error),
+            }
+            self.unflushed = true;
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.io).poll_flush(cx) {
+                Poll::Ready(flushed) => flushed?,
+                Poll::Pending => return Ok(()),
+            }
+            self.unflushed = false;
+        }
+        Ok(())
+    }
+
+    /// What is waited for now that may not take long.
+    fn wanted(&self) -> Option<Deadline> {
+        self.shared.look(|machine| {
+            if !machine.has_begun() {
+                Some(Deadline::Beginning)
+            } else if let Some(after) = machine.awaits_head() {
+                Some(Deadline::Head(after))
+            } else if !machine.is_idle() {
+                None
+            } else if machine.is_leaving() {
+                Some(Deadline::Goodbye)
+            } else {
+                Some(Deadline::Request)
+            }
+        })
+    }
+
+    /// Ready when what is waited for did not come in time.
+    fn poll_deadline(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            let wanted = self.wanted();
+            let Some(deadline) = wanted else {
+                self.deadline = None;
+                return Poll::Pending;
+            };
+            if self.deadline.replace(deadline) != wanted {
+                let timeout = match deadline {
+                    Deadline::Beginning | Deadline::Head(_) => self.limits.request_header_timeout,
+                    Deadline::Request => self.limits.idle_timeout,
+                    Deadline::Goodbye => GOODBYE_TIMEOUT,
+                };
+                timer.as_mut().reset(Instant::now() + timeout);
+            }
+            std::task::ready!(timer.as_mut().poll(cx));
+            match deadline {
+                Deadline::Goodbye => return Poll::Ready(End::Gone),
+                Deadline::Beginning | Deadline::Head(_) => {
+                    self.server.metrics.refused(Refusal::HeaderTimeout);
+                    let error = ConnectionError::new(Reason::ENHANCE_YOUR_CALM, "no whole head in time");
+                    return Poll::Ready(self.give_up(error));
+                }
+                // The client has a last moment in which a request of its may be under way.
+                Deadline::Request => {
+                    self.shared.look(Connection::leave);
+                    if self.write(cx).is_err() {
+                        return Poll::Ready(End::Gone);
+                    }
+                }
+            }
         }
     }
-    // The end came in an empty piece.
-    if last { stream.send_data(Bytes::new(), true) } else { Ok(()) }
-}
 
-/// Fields that HTTP/2 forbids (RFC 9113 §8.2.2).
-fn strip_connection_fields(fields: &mut http::HeaderMap) {
-    for name in [http::header::CONNECTION, http::header::TRANSFER_ENCODING, http::header::UPGRADE] {
-        fields.remove(name);
+    /// Ends the connection: what runs on it ends first.
+    async fn end(mut self, end: End) {
+        self.shared.look(Connection::end);
+        self.streams.clear();
+        if end == End::Gone {
+            return;
+        }
+        let writing = poll_fn(|cx| match self.write(cx) {
+            Ok(()) if self.unflushed || !self.shared.look(|machine| machine.unsent().is_empty()) => Poll::Pending,
+            written => Poll::Ready(written),
+        });
+        if let Ok(Ok(())) = tokio::time::timeout(LAST_WORDS_TIMEOUT, writing).await {
+            self.io.close(LINGER_BYTES_MAX).await;
+        }
     }
-    fields.remove("keep-alive");
-    fields.remove("proxy-connection");
 }

@@ -17,19 +17,20 @@ pub enum Io {
     Tls(Box<TlsStream>),
 }
 
+/// For [`Io::close`]: whatever still comes.
+pub const ANY_BYTES: u64 = u64::MAX;
 /// How long a client may go on sending what nobody wants before its connection is cut.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Io {
     /// Ends the connection so that the client can read all it was sent: what it still sends is read and dropped, for
-    /// a few seconds. Closing at once would answer that with a reset, which discards the answer (RFC 9112 §9.6).
-    pub async fn close(mut self) {
+    /// a few seconds and up to `bytes_max`. Closing at once would answer that with a reset, which discards the answer
+    /// (RFC 9112 §9.6).
+    pub async fn close(mut self, bytes_max: u64) {
         // Boxed: what serves a connection is not to have room for its end all the time.
         let closing = Box::pin(async {
             self.shutdown().await?;
-            let mut unwanted = [0; 1024];
-            while self.read(&mut unwanted).await? > 0 {}
-            io::Result::Ok(())
+            tokio::io::copy(&mut (&mut self).take(bytes_max), &mut tokio::io::sink()).await
         });
         // Whatever goes wrong now, the connection is gone.
         let _ = tokio::time::timeout(LINGER_TIMEOUT, closing).await;

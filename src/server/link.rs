@@ -1,23 +1,18 @@
 //! A held stream, whichever HTTP version carries it.
 
 use crate::proto::chunk::Chunk;
+use crate::server::h2::stream::{Reader, Sender};
 use crate::server::io::Io;
-use crate::server::resets::{Ear, Resets};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes that may be queued before [`Link::has_room`] says no.
 pub const LINK_QUEUE_BYTES_MAX: usize = 64 * 1024;
-/// The largest HTTP/2 DATA frame that is gathered of small pieces, in bytes: what every client takes (RFC 9113 §4.2).
-const GATHERED_BYTES_MAX: usize = 16 * 1024;
-/// A piece of this many bytes is worth a DATA frame of its own, and is not copied.
-const LARGE_BYTES_MIN: usize = 4 * 1024;
 /// Bytes that a client may send ahead while it waits for an answer; the rest waits in the kernel.
 const AHEAD_BYTES_MAX: usize = 64 * 1024;
 /// Pieces that go out in one system call.
@@ -33,7 +28,7 @@ pub struct Link {
 #[derive(Debug)]
 enum Carrier {
     H1 { io: Io, unread: Unread, framing: Framing },
-    H2 { send: h2::SendStream<Bytes>, receive: Option<h2::RecvStream>, unread: Unread, ear: Ear },
+    H2 { sender: Sender, reader: Option<Reader>, unread: Unread },
 }
 
 /// How pieces are framed on HTTP/1.1.
@@ -115,27 +110,14 @@ impl Queue {
         }
     }
 
-    /// Takes the front piece out, or its first `limit` bytes.
-    fn take(&mut self, limit: usize) -> Bytes {
-        let taken = self.front.split_to(limit.min(self.front.len()));
-        self.bytes -= taken.len();
-        self.next_front();
-        taken
-    }
-
-    /// As [`Queue::take`], but small pieces that stand one after the other come as one.
-    fn take_gathered(&mut self, limit: usize) -> Bytes {
-        if self.rest.is_none() || self.front.len() >= LARGE_BYTES_MIN {
-            return self.take(limit);
+    /// Moves the first `len` bytes to the end of `out`.
+    fn move_into(&mut self, out: &mut Vec<u8>, mut len: usize) {
+        while len > 0 {
+            let of_front = len.min(self.front.len());
+            out.extend_from_slice(&self.front[..of_front]);
+            self.advance(of_front);
+            len -= of_front;
         }
-        let mut room = limit.min(self.bytes).min(GATHERED_BYTES_MAX);
-        let mut gathered = BytesMut::with_capacity(room);
-        while room > 0 && !self.front.is_empty() && self.front.len() < LARGE_BYTES_MIN {
-            let piece = self.take(room);
-            room -= piece.len();
-            gathered.extend_from_slice(&piece);
-        }
-        gathered.freeze()
     }
 
     fn next_front(&mut self) {
@@ -167,16 +149,9 @@ impl Link {
         }
     }
 
-    /// A link over an HTTP/2 stream whose response head has been sent. Without `receive` the client has sent all.
-    pub(in crate::server) fn h2(
-        send: h2::SendStream<Bytes>,
-        receive: Option<h2::RecvStream>,
-        resets: Rc<Resets>,
-    ) -> Self {
-        Self {
-            queue: Queue::default(),
-            carrier: Carrier::H2 { send, receive, unread: Unread::default(), ear: Ear::new(resets) },
-        }
+    /// A link over an HTTP/2 stream whose response head has been sent. Without `reader` the client has sent all.
+    pub(in crate::server) fn h2(sender: Sender, reader: Option<Reader>) -> Self {
+        Self { queue: Queue::default(), carrier: Carrier::H2 { sender, reader, unread: Unread::default() } }
     }
 
     /// Whether more should be queued: false while the client takes less than it is sent.
@@ -211,7 +186,7 @@ impl Link {
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.carrier {
             Carrier::H1 { io, .. } => flush_h1(io, &mut self.queue, cx),
-            Carrier::H2 { send, .. } => flush_h2(send, &mut self.queue, cx),
+            Carrier::H2 { sender, .. } => flush_h2(sender, &mut self.queue, cx),
         }
     }
 
@@ -228,13 +203,10 @@ impl Link {
                     ready!(Pin::new(io).poll_read(cx, &mut buf))?;
                     return Poll::Ready(Ok(buf.filled().len()));
                 }
-                Carrier::H2 { receive, unread, .. } => {
-                    let Some(receive) = receive else { return Poll::Ready(Ok(0)) };
-                    match ready!(receive.poll_data(cx)) {
-                        Some(Ok(data)) => {
-                            let _ = receive.flow_control().release_capacity(data.len());
-                            *unread = data.into();
-                        }
+                Carrier::H2 { reader, unread, .. } => {
+                    let Some(reader) = reader else { return Poll::Ready(Ok(0)) };
+                    match ready!(reader.poll_data(cx)) {
+                        Some(Ok(data)) => *unread = data.into(),
                         Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
                         None => return Poll::Ready(Ok(0)),
                     }
@@ -301,10 +273,7 @@ impl Link {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Carrier::H2 { send, ear, .. } => match ear.listen(cx) {
-                true => send.poll_reset(&mut Context::from_waker(Waker::noop())).map(|_| ()),
-                false => Poll::Pending,
-            },
+            Carrier::H2 { sender, .. } => sender.poll_reset(cx).map(|_| ()),
         }
     }
 
@@ -320,7 +289,7 @@ impl Link {
         ready!(self.poll_flush(cx))?;
         match &mut self.carrier {
             Carrier::H1 { io, .. } => Pin::new(io).poll_shutdown(cx),
-            Carrier::H2 { send, .. } => Poll::Ready(send.send_data(Bytes::new(), true).map_err(io::Error::other)),
+            Carrier::H2 { sender, .. } => Poll::Ready(sender.finish().map_err(io::Error::other)),
         }
     }
 }
@@ -343,20 +312,12 @@ fn flush_h1(io: &mut Io, queue: &mut Queue, cx: &mut Context<'_>) -> Poll<io::Re
     Pin::new(io).poll_flush(cx)
 }
 
-fn flush_h2(send: &mut h2::SendStream<Bytes>, queue: &mut Queue, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+fn flush_h2(sender: &Sender, queue: &mut Queue, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     while !queue.front.is_empty() {
-        // What was granted before is used up: only what is sent at once is ever asked for.
-        send.reserve_capacity(queue.bytes);
-        let capacity = send.capacity();
-        if capacity == 0 {
-            match ready!(send.poll_capacity(cx)) {
-                Some(Ok(_)) => continue,
-                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            }
-        }
+        let capacity = ready!(sender.poll_capacity(cx)).map_err(io::Error::other)?;
         // A burst of tiny frames looks like an attack: clients that guard against one close the whole connection.
-        send.send_data(queue.take_gathered(capacity), false).map_err(io::Error::other)?;
+        let len = capacity.min(queue.bytes);
+        sender.send_frame(len, |len, out| queue.move_into(out, len)).map_err(io::Error::other)?;
     }
     Poll::Ready(Ok(()))
 }
@@ -374,32 +335,10 @@ mod tests {
         assert_eq!(queue.bytes, 6);
         queue.advance(3);
         assert_eq!((queue.front.as_ref(), queue.bytes), (&b"de"[..], 3));
-        assert_eq!(queue.take(1).as_ref(), b"d");
-        assert_eq!(queue.take(9).as_ref(), b"e");
-        assert_eq!(queue.take(9).as_ref(), b"f");
+        let mut out = b"-".to_vec();
+        queue.move_into(&mut out, 1);
+        queue.move_into(&mut out, 2);
+        assert_eq!(out, b"-def");
         assert!(queue.front.is_empty() && queue.bytes == 0);
-    }
-
-    #[track_caller]
-    fn check_gathered(pieces: &[usize], limit: usize, expected: &[usize]) {
-        let mut queue = Queue::default();
-        for (piece, len) in (b'a'..).zip(pieces) {
-            queue.push(vec![piece; *len].into());
-        }
-        let mut taken = Vec::new();
-        while !queue.front.is_empty() {
-            taken.push(queue.take_gathered(limit));
-        }
-        assert_eq!(taken.iter().map(Bytes::len).collect::<Vec<_>>(), expected);
-        assert!(taken.concat().is_sorted() && queue.bytes == 0);
-    }
-
-    #[test]
-    fn small_pieces_are_gathered_and_large_ones_are_not_copied() {
-        check_gathered(&[2, 3, 4], 100, &[9]);
-        check_gathered(&[2, 3, 4], 4, &[4, 4, 1]);
-        check_gathered(&[2, LARGE_BYTES_MIN, 3, 3], 100_000, &[2, LARGE_BYTES_MIN, 6]);
-        check_gathered(&[4000, 4000, 4000, 4000, 4000], 100_000, &[GATHERED_BYTES_MAX, 3616]);
-        check_gathered(&[50_000], 100_000, &[50_000]);
     }
 }

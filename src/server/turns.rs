@@ -11,7 +11,7 @@
 use crate::proto::repeated_head::RepeatedHead;
 use crate::server::Link;
 use crate::server::connection::Server;
-use crate::server::io::Io;
+use crate::server::io::{ANY_BYTES, Io};
 use crate::server::limits::{InFlight, Leave};
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
@@ -182,7 +182,7 @@ impl Turns {
     /// Ends the connection after what was pushed; what the client still sends is read for a moment.
     pub async fn close(self) {
         if let Some((io, _)) = self.link.into_h1() {
-            io.close().await;
+            io.close(ANY_BYTES).await;
         }
     }
 

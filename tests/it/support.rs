@@ -10,6 +10,8 @@ pub mod events;
 pub mod figures;
 pub mod frames;
 pub mod held;
+pub mod hpack;
+pub mod http2;
 pub mod kafka;
 pub mod kafka_broker;
 pub mod metrics;

@@ -7,6 +7,8 @@ pub enum Refusal {
     Connections,
     /// `limits.connections_per_ip`.
     ConnectionsPerIp,
+    /// `limits.streams_per_connection`.
+    Streams,
     /// The TLS handshake failed or took too long.
     TlsHandshake,
     /// No whole request head in time.
@@ -33,9 +35,10 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Connections,
         Self::ConnectionsPerIp,
+        Self::Streams,
         Self::TlsHandshake,
         Self::HeaderTimeout,
         Self::BadRequest,
@@ -54,6 +57,7 @@ impl Refusal {
         match self {
             Self::Connections => "connections",
             Self::ConnectionsPerIp => "connections_per_ip",
+            Self::Streams => "streams_per_connection",
             Self::TlsHandshake => "tls_handshake",
             Self::HeaderTimeout => "header_timeout",
             Self::BadRequest => "bad_request",

@@ -9,27 +9,41 @@ use tokio::net::TcpStream;
 pub const DATA: u8 = 0;
 /// HEADERS.
 pub const HEADERS: u8 = 1;
+/// PRIORITY.
+pub const PRIORITY: u8 = 2;
 /// RST_STREAM.
 pub const RST_STREAM: u8 = 3;
 /// SETTINGS.
 pub const SETTINGS: u8 = 4;
+/// PUSH_PROMISE.
+pub const PUSH_PROMISE: u8 = 5;
 /// PING.
 pub const PING: u8 = 6;
 /// GOAWAY.
 pub const GOAWAY: u8 = 7;
+/// WINDOW_UPDATE.
+pub const WINDOW_UPDATE: u8 = 8;
 /// CONTINUATION.
 pub const CONTINUATION: u8 = 9;
 
 /// END_STREAM, and ACK.
 pub const END_STREAM: u8 = 1;
+/// The other name of the same bit, on SETTINGS and PING.
+pub const ACK: u8 = 1;
 /// END_HEADERS.
 pub const END_HEADERS: u8 = 4;
+/// PADDED.
+pub const PADDED: u8 = 8;
+/// A priority stands before the fields.
+pub const WITH_PRIORITY: u8 = 0x20;
 
 /// A frame that came.
 #[derive(Debug)]
 pub struct Frame {
     /// Its type.
     pub kind: u8,
+    /// Its flags.
+    pub flags: u8,
     /// Its stream.
     pub stream: u32,
     /// Its payload.
@@ -78,7 +92,7 @@ pub async fn next(tcp: &mut (impl AsyncRead + Unpin)) -> Option<Frame> {
         let mut payload = vec![0; len];
         tcp.read_exact(&mut payload).await.ok()?;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & (u32::MAX >> 1);
-        Some(Frame { kind: head[3], stream, payload })
+        Some(Frame { kind: head[3], flags: head[4], stream, payload })
     };
     within("a frame", reading).await
 }
