@@ -131,7 +131,8 @@ impl Inner {
                     },
                     Action::WebSocket(bridge) => Box::pin(self.websocket(bridge, parts, exchange)).await,
                     Action::Proxy(proxy) => {
-                        let request = Request::from_parts(parts, body);
+                        // Boxed, since it goes from hand to hand.
+                        let request = Box::new(Request::from_parts(parts, body));
                         match self.forward(proxy, channels, request, exchange).await {
                             Ok(Forwarded::Waiting(waiting)) => {
                                 return Answer::Waiting(Box::pin(async move {

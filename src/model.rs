@@ -7,6 +7,7 @@ pub mod cursor;
 pub mod drain;
 pub mod grip;
 pub mod message;
+pub mod name_map;
 pub mod pattern;
 pub mod position;
 pub mod secret;

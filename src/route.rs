@@ -7,9 +7,9 @@ pub mod host;
 pub mod path;
 pub mod template;
 
+use crate::model::name_map::NameMap;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use host::HostPattern;
@@ -21,7 +21,7 @@ pub use template::Template;
 pub struct RouteTable<A> {
     routes: Vec<Arc<Route<A>>>,
     /// Routes that may match a path, by its decoded first segment: those that name it, and those that take any.
-    by_first: HashMap<Box<[u8]>, Vec<usize>>,
+    by_first: NameMap<Box<[u8]>, Vec<usize>>,
     /// Routes that take any first segment.
     any_first: Vec<usize>,
 }
@@ -72,7 +72,7 @@ impl<A> RouteTable<A> {
     /// A table of routes in this order.
     pub fn new(routes: Vec<Route<A>>) -> Self {
         let routes: Vec<_> = routes.into_iter().map(Arc::new).collect();
-        let mut by_first: HashMap<Box<[u8]>, Vec<usize>> = HashMap::new();
+        let mut by_first: NameMap<Box<[u8]>, Vec<usize>> = NameMap::default();
         let mut any_first = Vec::new();
         for literal in routes.iter().filter_map(|route| route.matcher.path.first_literal()) {
             by_first.entry(literal.into()).or_default();

@@ -28,15 +28,15 @@ mod tests;
 pub use error::UpstreamError;
 pub use upgrade::{Upgraded, UpstreamIo};
 
+use crate::model::name_map::NameMap;
 use crate::server::{Request, Response};
 use crate::telemetry::metrics::{UpstreamResult, WorkerMetrics};
 use download::response;
-use exchange::{Answered, exchange};
+use exchange::{Answered, Outgoing, exchange};
 use names::Names;
 use roster::Roster;
 use settings::{UpstreamProtocol, UpstreamSettings};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ use tokio::time::Instant;
 pub struct Upstreams {
     metrics: Rc<WorkerMetrics>,
     names: Rc<Names>,
-    by_name: RefCell<HashMap<Arc<str>, Rc<Backend>>>,
+    by_name: RefCell<NameMap<Arc<str>, Rc<Backend>>>,
 }
 
 /// One upstream, as of one configuration.
@@ -78,14 +78,21 @@ impl Upstreams {
     ///
     /// # Errors
     /// When there is no response.
-    pub async fn send(&self, upstream: &Arc<UpstreamSettings>, request: Request) -> Result<Response, UpstreamError> {
-        let (mut count, answered) = self.answered(upstream, request).await?;
-        if answered.head.status == http::StatusCode::SWITCHING_PROTOCOLS {
-            count.result = UpstreamResult::Broken;
-            return Err(unasked(upstream, &answered));
+    pub fn send(
+        &self,
+        upstream: &Arc<UpstreamSettings>,
+        request: Request,
+    ) -> impl Future<Output = Result<Response, UpstreamError>> {
+        let request = Outgoing::new(request);
+        async move {
+            let (mut count, answered) = self.answered(upstream, request).await?;
+            if answered.head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+                count.result = UpstreamResult::Broken;
+                return Err(unasked(upstream, &answered));
+            }
+            count.note(answered.head.status);
+            Ok(response(answered))
         }
-        count.note(answered.head.status);
-        Ok(response(answered))
     }
 
     /// Sends an upgrade request, with its `Connection: upgrade` and `Upgrade`, and takes the connection over if the
@@ -97,7 +104,7 @@ impl Upstreams {
         if upstream.protocol == UpstreamProtocol::H2 {
             return Err(UpstreamError::NoUpgrade { upstream: Arc::clone(&upstream.name) });
         }
-        let (mut count, answered) = self.answered(upstream, request).await?;
+        let (mut count, answered) = self.answered(upstream, Outgoing::new(request)).await?;
         count.note(answered.head.status);
         if answered.head.status != http::StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Upgraded::Answered(response(answered)));
@@ -120,7 +127,7 @@ impl Upstreams {
     async fn answered(
         &self,
         upstream: &Arc<UpstreamSettings>,
-        request: Request,
+        request: Outgoing,
     ) -> Result<(Count, Answered), UpstreamError> {
         let backend = self.backend(upstream);
         let mut count = Count::start(&self.metrics, &upstream.name);

@@ -3,7 +3,7 @@
 #![no_main]
 
 use bytes::BytesMut;
-use http::Method;
+use http::{HeaderMap, Method};
 use libfuzzer_sys::fuzz_target;
 use pushbridge::proto::http1::{BodyReader, HeadReader, Piece};
 
@@ -12,7 +12,7 @@ fn read<'a>(mut pieces: impl Iterator<Item = &'a [u8]>) -> Option<(String, Vec<u
     let (mut reader, mut buffer) = (HeadReader::default(), BytesMut::new());
     let head = loop {
         buffer.extend_from_slice(pieces.next()?);
-        if let Some(head) = reader.take(&mut buffer, &Method::GET).ok()? {
+        if let Some(head) = reader.take(&mut buffer, &Method::GET, &mut HeaderMap::new()).ok()? {
             break head;
         }
     };

@@ -56,7 +56,7 @@ impl Inner {
         self: &Rc<Self>,
         route: &Arc<ProxyRoute>,
         implicit: Vec<ChannelName>,
-        request: Request,
+        request: Box<Request>,
         exchange: Exchange<'_>,
     ) -> Result<Forwarded, ClientError> {
         let asks_for_tunnel = request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
@@ -97,7 +97,7 @@ impl Inner {
 pub(in crate::gateway) async fn forward(
     upstreams: &Upstreams,
     route: &ProxyRoute,
-    request: Request,
+    request: Box<Request>,
     peer: &Peer,
     request_id: RequestId,
     ending: impl FnOnce() -> Ending,
@@ -311,7 +311,8 @@ mod tests {
                 trusted: Trust::Client,
             };
             let upstreams = Upstreams::new(Metrics::new().worker());
-            let answer = forward(&upstreams, &route, request, &peer, RequestId::next(), Ending::default).await;
+            let answer =
+                forward(&upstreams, &route, Box::new(request), &peer, RequestId::next(), Ending::default).await;
             let answer = match answer.map(|(answer, _)| answer) {
                 Ok(Answer::Response(response)) => {
                     let (parts, body) = response.into_parts();

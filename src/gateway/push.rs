@@ -36,6 +36,9 @@ const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// The longest that a poll waits which comes while the instance settles; with the wheel's tick still under a second.
 const SETTLE_WAIT_MS_MAX: u64 = 500;
 
+/// The fields of a stream's head, with those that the connection adds and those of CORS: room for all at once.
+const STREAM_FIELDS: usize = 12;
+
 /// What a request on a push route leads to.
 pub(in crate::gateway) enum Outcome {
     Answer(Answer),
@@ -156,6 +159,7 @@ impl Inner {
 
     fn event_stream(&self, subscription: Subscription, settings: &PushSettings) -> Answer {
         let mut head = http::Response::new(());
+        head.headers_mut().reserve(STREAM_FIELDS);
         stream_fields(head.headers_mut());
         set_resumed(head.headers_mut(), &subscription);
         let session = Sse {

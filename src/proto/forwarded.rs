@@ -192,9 +192,11 @@ fn add_forwarding(headers: &mut HeaderMap, hop: &Hop) {
             headers.insert(FORWARDED, chain);
         }
     }
-    append_text(headers, &FORWARDED, element(client, host, hop.scheme.as_str()));
     let mut address = String::with_capacity(ADDRESS_BYTES);
     push_ip(&mut address, client);
+    let mut element = String::with_capacity(ELEMENT_BYTES + host.len());
+    push_element(&mut element, client, &address, host, hop.scheme.as_str());
+    append_text(headers, &FORWARDED, element);
     append_text(headers, &X_FORWARDED_FOR, address);
     set_if_missing(headers, X_FORWARDED_PROTO, || Some(HeaderValue::from_static(hop.scheme.as_str())));
     set_if_missing(headers, X_FORWARDED_PORT, || match port_of(host) {
@@ -211,26 +213,24 @@ const ADDRESS_BYTES: usize = 24;
 /// Room for an element of `Forwarded` beside its host.
 const ELEMENT_BYTES: usize = ADDRESS_BYTES + 32;
 
-/// One element of `Forwarded` (RFC 7239 §4); `proto` is a token.
-fn element(client: IpAddr, host: &str, proto: &str) -> String {
-    let mut element = String::with_capacity(ELEMENT_BYTES + host.len());
-    element.push_str("for=");
-    push_node(&mut element, client);
+/// One element of `Forwarded` (RFC 7239 §4); `address` is the client's as text, `proto` is a token.
+fn push_element(out: &mut String, client: IpAddr, address: &str, host: &str, proto: &str) {
+    out.push_str("for=");
+    push_node(out, client, address);
     if !host.is_empty() {
-        element.push_str(";host=");
-        push_quoted(&mut element, host);
+        out.push_str(";host=");
+        push_quoted(out, host);
     }
-    element.push_str(";proto=");
-    element.push_str(proto);
-    element
+    out.push_str(";proto=");
+    out.push_str(proto);
 }
 
-/// An address as a node; IPv6 stands in brackets and quotes (RFC 7239 §6).
-fn push_node(out: &mut String, client: IpAddr) {
+/// An address, and its text, as a node; IPv6 stands in brackets and quotes (RFC 7239 §6).
+fn push_node(out: &mut String, client: IpAddr, address: &str) {
     let (before, after) = if client.is_ipv6() { ("\"[", "]\"") } else { ("", "") };
-    out.push_str(before);
-    push_ip(out, client);
-    out.push_str(after);
+    for part in [before, address, after] {
+        out.push_str(part);
+    }
 }
 
 /// A token as it is, other text as a quoted string (RFC 9110 §5.6.4).
@@ -275,7 +275,7 @@ fn chain_of_older(headers: &HeaderMap) -> Option<String> {
     for (at, client) in tokens(headers, &X_FORWARDED_FOR).enumerate() {
         chain.push_str(if at == 0 { "for=" } else { ", for=" });
         match address(client) {
-            Some(address) => push_node(&mut chain, address),
+            Some(address) => push_node(&mut chain, address, &address.to_string()),
             None => chain.push_str("unknown"),
         }
         if at > 0 {

@@ -85,6 +85,11 @@ impl HeadWatch {
         self.state == State::Start && self.line.is_empty()
     }
 
+    /// The same, and it was asked about: whoever asks is not behind.
+    pub fn is_level(&self) -> bool {
+        self.is_between_requests() && self.begun == self.asked
+    }
+
     /// Whether a head has begun and not ended.
     pub fn is_in_head(&self) -> bool {
         self.state == State::Fields || self.state == State::Start && !self.line.is_empty()

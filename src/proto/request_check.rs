@@ -191,9 +191,9 @@ fn is_host(host: &str) -> bool {
             }
             ("", rest.strip_prefix(':'))
         }
-        None => match host.split_once(':') {
-            Some(("", _)) => return false,
-            Some((name, port)) => (name, Some(port)),
+        None => match memchr::memchr(b':', host.as_bytes()) {
+            Some(0) => return false,
+            Some(at) => (&host[..at], Some(&host[at + 1..])),
             None if host.is_empty() => return false,
             None => (host, None),
         },

@@ -61,7 +61,12 @@ pub(super) async fn next(room: &Room, event: Event) -> Result<Vec<Outcome>, Publ
 
 /// Lets the sessions of the event's channels keep up, and this worker's other tasks have their turn.
 async fn pace(room: &Room, event: &Event) {
-    join_all(event.channels.iter().map(|channel| room.bus.paced(channel))).await;
+    let mut paces = event.channels.iter().map(|channel| room.bus.paced(channel));
+    match (event.channels.count(), paces.next()) {
+        // Most events have one channel, and need nothing to join.
+        (1, Some(pace)) => pace.await,
+        (_, first) => _ = join_all(first.into_iter().chain(paces)).await,
+    }
     tokio::task::consume_budget().await;
 }
 

@@ -83,9 +83,10 @@ impl HostPattern {
 
 /// The host of an authority: without its port, and without the root's final dot.
 pub(super) fn without_port(authority: &str) -> &str {
-    let host = match authority.find(']') {
-        Some(end) if authority.starts_with('[') => &authority[..=end],
-        _ => authority.split_once(':').map_or(authority, |(host, _)| host),
+    let bracket = if authority.starts_with('[') { authority.find(']') } else { None };
+    let host = match bracket {
+        Some(end) => &authority[..=end],
+        None => memchr::memchr(b':', authority.as_bytes()).map_or(authority, |at| &authority[..at]),
     };
     host.strip_suffix('.').unwrap_or(host)
 }

@@ -2,7 +2,7 @@
 //!
 //! A path is split at `/` first, then each segment is percent-decoded once: an encoded `%2F` never splits.
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{percent_decode, percent_decode_str};
 use std::fmt;
 
 /// The most segments in one pattern.
@@ -108,7 +108,7 @@ impl PathPattern {
                 return Err(PathPatternError::Brace(own()));
             } else if part.is_empty() && !last {
                 return Err(PathPatternError::EmptySegment(own()));
-            } else if is_dot_segment(part) {
+            } else if is_dot_segment(part.as_bytes()) {
                 return Err(PathPatternError::DotSegment(own()));
             } else {
                 segments.push(Segment::Literal(percent_decode_str(part).collect()));
@@ -210,14 +210,14 @@ pub(super) fn is_parameter_name(name: &str) -> bool {
 
 /// Whether a path has a segment that decodes to `.` or `..`.
 pub(super) fn has_dot_segment(path: &str) -> bool {
-    path.split('/').skip(1).any(is_dot_segment)
+    path.as_bytes().split(|byte| *byte == b'/').skip(1).any(is_dot_segment)
 }
 
-fn is_dot_segment(segment: &str) -> bool {
+fn is_dot_segment(segment: &[u8]) -> bool {
     // Dots are one byte, or three (`%2e`).
     matches!(segment.len(), 1..=6)
-        && matches!(segment.as_bytes()[0], b'.' | b'%')
-        && (percent_decode_str(segment).eq(*b".") || percent_decode_str(segment).eq(*b".."))
+        && matches!(segment[0], b'.' | b'%')
+        && (percent_decode(segment).eq(*b".") || percent_decode(segment).eq(*b".."))
 }
 
 fn is_same(part: &str, literal: &[u8]) -> bool {

@@ -130,14 +130,15 @@ async fn admit(server: &Server, endpoint: &Endpoint, tcp: &mut TcpStream, from: 
     };
     server.metrics.refused(reason);
     if endpoint.tls.is_none() {
-        let refusing = async {
+        // Boxed: a connection that gets a place is not to have room for the refusal.
+        let refusing = Box::pin(async {
             let _ = tcp.read(&mut [0; 1024]).await?;
             tcp.write_all(refusal(status, detail, RequestId::next()).as_bytes()).await?;
             tcp.shutdown().await?;
             // Reading all of the request keeps the close from discarding the answer.
             while tcp.read(&mut [0; 1024]).await? > 0 {}
             io::Result::Ok(())
-        };
+        });
         let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refusing).await;
     }
     None

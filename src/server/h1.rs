@@ -12,9 +12,10 @@
 //! begins anew with a stand-in for the request's head, and sends the answer as if it had never been gone.
 //!
 //! Invariant: the take-over waits until the request's body is read and every earlier response is flushed
-//! (`Watched` notes it); bytes that the client sent ahead go along as the link's unread bytes.
+//! (`Wire` notes it); bytes that the client sent ahead go along as the link's unread bytes.
 
-use crate::proto::head_watch::HeadWatch;
+mod wire;
+
 use crate::proto::http1::encode_head;
 use crate::server::body::Body;
 use crate::server::connection::{Open, Server};
@@ -23,24 +24,22 @@ use crate::server::io::{ANY_BYTES, Io};
 use crate::server::limits::{InFlight, Leave};
 use crate::server::link::{Framing, Link};
 use crate::server::turns::Patience;
-use crate::server::{Answer, Hold, Later, Peer, Response, Turns, Waiting, problem};
+use crate::server::{Answer, Hold, Later, Peer, Request, Response, Turns, Waiting, problem};
 use crate::telemetry::metrics::Refusal;
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
-use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
+use wire::Wire;
 
 /// Who is to take the connection over.
 enum TakeOver {
@@ -56,12 +55,9 @@ struct Waited {
 }
 
 /// What the service and the I/O of a connection tell its driver.
-#[derive(Default)]
 struct Shared {
+    wire: Rc<Wire>,
     take_over: RefCell<Option<TakeOver>>,
-    /// Whether some bytes that hyper wrote have not gone out yet.
-    unflushed: Cell<bool>,
-    watch: RefCell<HeadWatch>,
     /// The version of the latest request; none yet.
     version: Cell<Option<http::Version>>,
     /// How many requests there were.
@@ -71,14 +67,24 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(wire: Rc<Wire>, waited: Option<Waited>) -> Rc<Self> {
+        Rc::new(Self {
+            wire,
+            take_over: RefCell::default(),
+            version: Cell::default(),
+            requests: Cell::default(),
+            waited: RefCell::new(waited),
+        })
+    }
+
     /// Whether a head is to come now: the first one, or one that has begun.
     fn awaits_head(&self) -> bool {
-        self.version.get().is_none() || self.watch.borrow().is_in_head()
+        self.version.get().is_none() || self.wire.watch.borrow().is_in_head()
     }
 
     /// Whether a client that was answered has not asked for more.
     fn is_idle(&self) -> bool {
-        self.version.get().is_some() && self.watch.borrow().is_between_requests()
+        self.version.get().is_some() && self.wire.watch.borrow().is_between_requests()
     }
 }
 
@@ -104,10 +110,10 @@ async fn serve_on(server: Rc<Server>, connection: Connection) {
     let service = Service {
         server: Rc::clone(&server),
         peer: Rc::clone(&peer),
-        shared: Rc::new(Shared { waited: RefCell::new(waited), ..Shared::default() }),
+        shared: Shared::new(Wire::new(io, unread), waited),
         patience,
     };
-    let Some(Taken { by, io, unread, requests }) = drive(&server, io, unread, service).await else { return };
+    let Some(Taken { by, io, unread, requests }) = drive(&server, service).await else { return };
     match by {
         TakeOver::Session { hold, version } => {
             let (link, session) = start(hold, version, io, unread);
@@ -164,17 +170,17 @@ struct Taken {
 }
 
 /// Lets hyper work until the connection ends (`None`) or is taken over.
-async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, service: Service) -> Option<Taken> {
+async fn drive(server: &Rc<Server>, service: Service) -> Option<Taken> {
     let shared = Rc::clone(&service.shared);
-    let io = Watched { io, unread, shared: Rc::clone(&shared) };
     let limits = server.limits.load();
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.idle_timeout)
         .max_buf_size(limits.request_header_bytes_max.max(8192))
         .max_header_size(limits.request_header_bytes_max)
-        .half_close(false)
-        .serve_connection(TokioIo::new(io), service);
+        // The wire listens for the client's end instead.
+        .half_close(true)
+        .serve_connection(TokioIo::new(shared.wire.watched()), service);
     let mut head_timer = pin!(HeadTimer { limit: limits.request_header_timeout, sleep: None });
     drop(limits);
     let mut leave = server.leave.clone();
@@ -189,28 +195,34 @@ async fn drive(server: &Rc<Server>, io: Io, unread: Bytes, service: Service) -> 
         }
         match connection.poll_without_shutdown(cx) {
             Poll::Ready(result) => Poll::Ready(Ended::ByHyper(result)),
-            Poll::Pending if shared.take_over.borrow().is_some() && !shared.unflushed.get() => {
+            Poll::Pending if shared.take_over.borrow().is_some() && shared.wire.is_flushed() => {
                 Poll::Ready(Ended::TakenOver)
             }
+            Poll::Pending if shared.wire.poll_gone(cx).is_ready() => Poll::Ready(Ended::ByClient),
             Poll::Pending => head_timer.as_mut().poll(&shared, cx).map(|()| Ended::HeadTooSlow),
         }
     })
     .await;
-    let parts = connection.into_parts();
-    let io = parts.io.into_inner();
+    let read = connection.into_parts().read_buf;
+    let (io, unread) = shared.wire.take()?;
     match ended {
         Ended::HeadTooSlow => {
             server.metrics.refused(Refusal::HeaderTimeout);
-            io.io.close(ANY_BYTES).await;
+            io.close(ANY_BYTES).await;
+            None
+        }
+        Ended::ByClient => {
+            tracing::debug!("the client closed the connection before its answer");
+            io.close(ANY_BYTES).await;
             None
         }
         Ended::TakenOver => {
-            let unread = [parts.read_buf.as_ref(), io.unread.as_ref()].concat().into();
+            let unread = [read.as_ref(), unread.as_ref()].concat().into();
             let requests = shared.requests.get();
-            shared.take_over.take().map(|by| Taken { by, io: io.io, unread, requests })
+            shared.take_over.take().map(|by| Taken { by, io, unread, requests })
         }
         Ended::ByHyper(result) => {
-            end(server, &shared, io.io, result).await;
+            end(server, &shared, io, result).await;
             None
         }
     }
@@ -228,6 +240,7 @@ async fn end(server: &Server, shared: &Shared, io: Io, result: hyper::Result<()>
 /// Why hyper has no more to do with a connection.
 enum Ended {
     ByHyper(hyper::Result<()>),
+    ByClient,
     TakenOver,
     HeadTooSlow,
 }
@@ -297,23 +310,32 @@ impl hyper::service::Service<http::Request<Incoming>> for Service {
     type Future = LocalBoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        if self.shared.watch.borrow_mut().next_is_ambiguous() {
+        if self.shared.wire.watch.borrow_mut().next_is_ambiguous() {
             self.server.metrics.refused(Refusal::BadRequest);
             return Box::pin(std::future::ready(Ok(problem::ambiguous_framing())));
         }
         let version = request.version();
         self.shared.version.set(Some(version));
         self.shared.requests.update(|requests| requests + 1);
-        let may_repeat = self.patience.lasts() && version == http::Version::HTTP_11 && stays_open(request.headers());
+        let head = StandIn::of(&request);
+        let may_repeat = self.patience.lasts() && version == http::Version::HTTP_11 && head.stays_open;
+        let (parts, body) = request.into_parts();
+        let body = self.shared.wire.note_body(body);
         // What is left of a body would be taken for the next request.
-        let stand_in = request.body().is_end_stream().then(|| StandIn::of(&request));
+        let stand_in = body.is_none().then_some(head);
         let shared = Rc::clone(&self.shared);
         let server = Rc::clone(&self.server);
         let (answer, counted) = match shared.waited.take() {
             Some(Waited { answer, counted }) => (Box::pin(std::future::ready(answer)) as Waiting, counted),
             None => {
                 let counted = server.count.begin();
-                (server.handler.handle(request.map(Body::from), Rc::clone(&self.peer)), counted)
+                (
+                    server.handler.handle(
+                        Request::from_parts(parts, body.map_or_else(Body::empty, Body::boxed)),
+                        Rc::clone(&self.peer),
+                    ),
+                    counted,
+                )
             }
         };
         Box::pin(async move {
@@ -393,61 +415,4 @@ fn has_option(fields: &http::HeaderMap, name: http::HeaderName, option: &str) ->
     let values = fields.get_all(name).into_iter();
     let mut options = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     options.any(|has| has.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
-}
-
-/// The connection as hyper sees it: notes whether what hyper wrote has gone out, and shows what it reads to the
-/// [`HeadWatch`].
-struct Watched {
-    io: Io,
-    unread: Bytes,
-    shared: Rc<Shared>,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        if this.unread.is_empty() {
-            ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        } else {
-            let part = this.unread.split_to(this.unread.len().min(buf.remaining()));
-            buf.put_slice(&part);
-        }
-        this.shared.watch.borrow_mut().see(&buf.filled()[before..]);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.shared.unflushed.set(true);
-        Pin::new(&mut this.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.shared.unflushed.set(true);
-        Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(Pin::new(&mut this.io).poll_flush(cx))?;
-        // hyper flushes when it has written all that it has; TLS has its own buffer, which may take longer.
-        this.shared.unflushed.set(false);
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
-    }
 }

@@ -27,10 +27,11 @@ impl Io {
     /// a few seconds and up to `bytes_max`. Closing at once would answer that with a reset, which discards the answer
     /// (RFC 9112 §9.6).
     pub async fn close(mut self, bytes_max: u64) {
-        let closing = async {
+        // Boxed: what serves a connection is not to have room for its end all the time.
+        let closing = Box::pin(async {
             self.shutdown().await?;
             tokio::io::copy(&mut (&mut self).take(bytes_max), &mut tokio::io::sink()).await
-        };
+        });
         // Whatever goes wrong now, the connection is gone.
         let _ = tokio::time::timeout(LINGER_TIMEOUT, closing).await;
     }

@@ -27,6 +27,20 @@ pub(super) struct Answered {
     pub(super) lease: Lease,
 }
 
+/// A request that is to be sent. It is boxed: it goes through many hands, and may come back from each.
+pub(super) struct Outgoing {
+    request: Box<http::Request<Upload>>,
+    progress: Rc<Progress>,
+}
+
+impl Outgoing {
+    pub(super) fn new(request: Request) -> Self {
+        let (parts, body) = request.into_parts();
+        let (upload, progress) = Upload::new(body, Instant::now());
+        Self { request: Box::new(http::Request::from_parts(parts, upload)), progress }
+    }
+}
+
 /// Where a response's body comes from.
 pub(super) enum Source {
     /// Its connection; the request may have a rest to send meanwhile.
@@ -54,14 +68,12 @@ pub(super) async fn exchange(
     settings: &Arc<UpstreamSettings>,
     servers: &[Rc<Server>],
     turn: usize,
-    request: Request,
+    Outgoing { mut request, progress }: Outgoing,
 ) -> Result<Answered, UpstreamError> {
-    let (parts, body) = request.into_parts();
     let mut now = Instant::now();
-    let (upload, progress) = Upload::new(body, now);
     // Only a request without a body can be said twice after it was said once.
-    let replay = (settings.protocol == UpstreamProtocol::H2 && progress.is_done()).then(|| parts.clone());
-    let mut request = http::Request::from_parts(parts, upload);
+    let is_repeatable = settings.protocol == UpstreamProtocol::H2 && progress.is_done();
+    let replay = is_repeatable.then(|| Box::new(head_of(&request)));
     let mut tried = Tried::default();
     let mut reuse = Reuse::Allowed;
     let mut retries_left = settings.retry_attempts_max;
@@ -76,17 +88,17 @@ pub(super) async fn exchange(
             Err(Failed::Finally(error)) => return Err(error),
             // Nobody saw the request, so this is no retry yet; a new connection can't be stale.
             Err(Failed::Stale(back)) => {
-                (request, reuse, same, now) = (*back, Reuse::Never, Some(at), Instant::now());
+                (request, reuse, same, now) = (back, Reuse::Never, Some(at), Instant::now());
                 continue;
             }
             Err(Failed::Elsewhere(error, back)) => {
                 tried.0.push(at);
-                (request, failed) = (*back, error);
+                (request, failed) = (back, error);
             }
             Err(Failed::Unprocessed(error)) => {
-                let Some(parts) = &replay else { return Err(error) };
+                let Some(head) = &replay else { return Err(error) };
                 let (upload, _) = Upload::new(Body::empty(), now);
-                request = http::Request::from_parts(parts.clone(), upload);
+                request = Box::new(head_of(head).map(|()| upload));
                 failed = error;
             }
         }
@@ -97,6 +109,17 @@ pub(super) async fn exchange(
         retries_left -= 1;
         now = Instant::now();
     }
+}
+
+/// A head once more.
+fn head_of<B>(request: &http::Request<B>) -> http::Request<()> {
+    let mut head = http::Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.version_mut() = request.version();
+    *head.headers_mut() = request.headers().clone();
+    *head.extensions_mut() = request.extensions().clone();
+    head
 }
 
 /// Whether a connection that stands may be used.
@@ -141,7 +164,7 @@ fn candidates(servers: &[Rc<Server>], tried: &Tried) -> Vec<Candidate> {
 async fn attempt(
     settings: &Arc<UpstreamSettings>,
     server: &Rc<Server>,
-    mut request: http::Request<Upload>,
+    mut request: Box<http::Request<Upload>>,
     progress: &Rc<Progress>,
     reuse: Reuse,
     now: Instant,
@@ -151,7 +174,7 @@ async fn attempt(
         Ok(opened) => opened,
         Err(error) => {
             server.avoid();
-            return Err(Failed::Elsewhere(connect_failed(settings, server, error), Box::new(request)));
+            return Err(Failed::Elsewhere(connect_failed(settings, server, error), request));
         }
     };
     if outgoing::prepare(&mut request, settings.protocol, &server.address).is_err() {
@@ -201,7 +224,7 @@ async fn open(
 }
 
 impl Attempt<'_> {
-    async fn over_http1(self, mut connection: Http1, request: http::Request<Upload>) -> Result<Answered, Failed> {
+    async fn over_http1(self, mut connection: Http1, request: Box<http::Request<Upload>>) -> Result<Answered, Failed> {
         let Self { settings, server, progress, .. } = self;
         match connection.exchange(request, progress, settings.response_timeout).await {
             Ok(Answer { head, upload }) => {
@@ -233,13 +256,13 @@ impl Attempt<'_> {
         }
     }
 
-    async fn over_h2(self, stream: Stream, request: http::Request<Upload>) -> Result<Answered, Failed> {
+    async fn over_h2(self, stream: Stream, request: Box<http::Request<Upload>>) -> Result<Answered, Failed> {
         let Self { settings, server, progress, age, .. } = self;
         let mut sender = stream.sender();
         let lease = self.lease(Connection::H2(stream));
         let sent = tokio::select! {
             biased;
-            sent = sender.try_send_request(request) => sent,
+            sent = sender.try_send_request(*request) => sent,
             late = progress.stalled(settings.response_timeout) => {
                 return Err(Failed::Finally(timed_out(settings, server, late)));
             }

@@ -124,11 +124,11 @@ impl Http1 {
     /// The response may overtake the request. After an error the connection is of no use.
     pub(super) async fn exchange(
         &mut self,
-        request: http::Request<Upload>,
+        request: Box<http::Request<Upload>>,
         progress: &Progress,
         limit: Duration,
     ) -> Result<Answer, Failure> {
-        let (parts, upload) = request.into_parts();
+        let (mut parts, upload) = request.into_parts();
         let mut sending = Sending::new(std::mem::take(&mut self.output), &parts, upload);
         let mut reader = HeadReader::default();
         let (mut is_sent, mut broken) = (false, None);
@@ -145,7 +145,7 @@ impl Http1 {
                     Err(error) => return Poll::Ready(Err(Http1Error::Send(error))),
                 }
             }
-            if let Poll::Ready(head) = self.poll_head(&mut reader, &parts.method, cx) {
+            if let Poll::Ready(head) = self.poll_head(&mut reader, &mut parts, cx) {
                 return Poll::Ready(head);
             }
             progress.poll_stalled(&mut self.timer, limit, cx).map(|late| Err(Http1Error::Late(late)))
@@ -173,7 +173,7 @@ impl Http1 {
     fn poll_head(
         &mut self,
         reader: &mut HeadReader,
-        method: &http::Method,
+        request: &mut http::request::Parts,
         cx: &mut Context<'_>,
     ) -> Poll<Result<ResponseHead, Http1Error>> {
         loop {
@@ -181,7 +181,7 @@ impl Http1 {
             if len == 0 {
                 return Poll::Ready(Err(Http1Error::Closed));
             }
-            if let Some(head) = reader.take(&mut self.input, method)? {
+            if let Some(head) = reader.take(&mut self.input, &request.method, &mut request.headers)? {
                 return Poll::Ready(Ok(head));
             }
         }

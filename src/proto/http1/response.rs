@@ -102,11 +102,17 @@ impl HeadReader {
     /// Takes the response head to a request with `method` from the front of `buffer`; `None` if it is not whole yet. The
     /// caller only appends to what is left.
     ///
-    /// Interim responses before it (RFC 9110 §15.2) are taken and dropped, but for a 101.
+    /// Interim responses before it (RFC 9110 §15.2) are taken and dropped, but for a 101. The head's fields are kept in
+    /// `spare`, which is emptied: the fields of the request are of no use once its response is there.
     ///
     /// # Errors
     /// When it is none; nothing may be read after that.
-    pub fn take(&mut self, buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHead>, HeadFault> {
+    pub fn take(
+        &mut self,
+        buffer: &mut BytesMut,
+        method: &Method,
+        spare: &mut HeaderMap,
+    ) -> Result<Option<ResponseHead>, HeadFault> {
         loop {
             match buffer.first() {
                 None => return Ok(None),
@@ -134,6 +140,8 @@ impl HeadReader {
             let bytes = buffer.split_to(len).freeze();
             let mut parts = http::Response::new(()).into_parts().0;
             (parts.status, parts.version) = (status, version);
+            parts.headers = std::mem::take(spare);
+            parts.headers.clear();
             parts.headers.reserve(fields);
             let mut named = Named::default();
             for span in &spans[..fields] {
@@ -301,7 +309,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn take(text: &str, method: &Method) -> Result<Option<ResponseHead>, HeadFault> {
-        HeadReader::default().take(&mut BytesMut::from(text), method)
+        HeadReader::default().take(&mut BytesMut::from(text), method, &mut HeaderMap::new())
     }
 
     /// The head is one, its body ends so, and the connection lasts or not.
@@ -318,7 +326,10 @@ mod tests {
     #[test]
     fn a_head_is_taken_and_the_rest_is_left() {
         let mut buffer = BytesMut::from("HTTP/1.1 200 Fine\r\nX-A: 1\r\nx-a:  2 \r\nContent-Length: 3\r\n\r\nabc");
-        let head = HeadReader::default().take(&mut buffer, &Method::GET).expect("a head").expect("whole");
+        let head = HeadReader::default()
+            .take(&mut buffer, &Method::GET, &mut HeaderMap::new())
+            .expect("a head")
+            .expect("whole");
         assert_eq!((head.parts.status, head.parts.version), (StatusCode::OK, Version::HTTP_11));
         assert_eq!(head.parts.headers.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(head.reason.as_deref(), Some(&b"Fine"[..]));
@@ -430,7 +441,7 @@ mod tests {
         let found = loop {
             let Some(piece) = pieces.next() else { break Ok(None) };
             buffer.extend_from_slice(piece);
-            match reader.take(&mut buffer, &Method::GET) {
+            match reader.take(&mut buffer, &Method::GET, &mut HeaderMap::new()) {
                 Ok(None) => {}
                 Ok(Some(ResponseHead { parts, framing, keeps_alive, .. })) => {
                     break Ok(Some(format!("{:?} {:?} {framing:?} {keeps_alive}", parts.status, parts.headers)));
@@ -480,8 +491,8 @@ mod tests {
             text.extend(&bytes);
             for whole in [&bytes[..], &text] {
                 let mut buffer = BytesMut::from(&whole[..cut.index(whole.len() + 1)]);
-                let _ = HeadReader::default().take(&mut buffer, &Method::GET);
-                let _ = HeadReader::default().take(&mut BytesMut::from(whole), &Method::GET);
+                let _ = HeadReader::default().take(&mut buffer, &Method::GET, &mut HeaderMap::new());
+                let _ = HeadReader::default().take(&mut BytesMut::from(whole), &Method::GET, &mut HeaderMap::new());
             }
         }
 

@@ -10,11 +10,11 @@ use super::labels::{
 use super::totals::{
     CLOSES, Counts, ListenerTotals, NAMES_MAX, Named, OTHER, RouteTotals, TRANSPORTS, UpstreamTotals, close_index,
 };
+use crate::model::name_map::NameMap;
 use crate::model::session::{CloseReason, GapReason, Transport};
 use crate::proto::grip::filters::Dropped;
 use crate::proto::websocket_over_http::Ignored;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -282,7 +282,7 @@ impl<const N: usize> LocalCounts<N> {
 }
 
 /// The named totals that this worker has used, so that it takes the shared lock once for each name.
-struct Cache<T>(RefCell<HashMap<Box<str>, Arc<T>>>);
+struct Cache<T>(RefCell<NameMap<Box<str>, Arc<T>>>);
 
 impl<T> Default for Cache<T> {
     fn default() -> Self {

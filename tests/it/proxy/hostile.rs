@@ -182,6 +182,49 @@ async fn pipelined_requests_are_all_answered_in_order() {
 }
 
 #[tokio::test]
+async fn what_is_sent_while_a_request_is_answered_waits_its_turn() {
+    let (asked, mut heard) = tokio::sync::mpsc::channel(64);
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let backend = Backend::http(move |request| {
+        let (asked, held) = (asked.clone(), Arc::clone(&held));
+        async move {
+            let path = request.uri().path().to_owned();
+            let _ = http_body_util::BodyExt::collect(request.into_body()).await;
+            asked.send(()).await.expect("the test listens");
+            held.acquire().await.expect("open until the end").forget();
+            answer(200, &[], format!("<{path}>"))
+        }
+    })
+    .await;
+    let proxy = Proxy::start(&backend.config(""));
+    for first in ["GET /0 HTTP/1.1\r\nHost: a\r\n\r\n", "POST /0 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab"] {
+        let mut tcp = dial(proxy.address("http")).await;
+        tcp.write_all(first.as_bytes()).await.expect("written");
+        within("the first request", heard.recv()).await;
+        // More than one read takes, and in pieces that end within a head.
+        let long = "x".repeat(700);
+        let mut rest: String =
+            (1..8).map(|number| format!("GET /{number} HTTP/1.1\r\nHost: a\r\nX-L: {long}\r\n\r\n")).collect();
+        rest += "GET /8 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let (piece, others) = rest.split_at(1000);
+        tcp.write_all(piece.as_bytes()).await.expect("written");
+        // By now the proxy has had time to read it; whether it did changes nothing.
+        assert_eq!(
+            exchange(&proxy, b"GET /a%00b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await[..12],
+            *"HTTP/1.1 400"
+        );
+        tcp.write_all(others.as_bytes()).await.expect("written");
+        gate.add_permits(9);
+        let mut text = String::new();
+        within("all answers", tcp.read_to_string(&mut text)).await.expect("text");
+        let order: Vec<_> = text.split("</").skip(1).map(|rest| rest.split('>').next().expect("a number")).collect();
+        assert_eq!(order, (0..9).map(|number| number.to_string()).collect::<Vec<_>>(), "{first:?}");
+        while heard.try_recv().is_ok() {}
+    }
+}
+
+#[tokio::test]
 async fn a_head_that_does_not_come_to_its_end_times_out() {
     let (backend, _) = noting().await;
     let proxy = Proxy::start(&format!(
