@@ -117,7 +117,8 @@ async fn every_client_sees_every_channel_whole_and_in_order() {
 #[tokio::test]
 async fn a_stream_at_full_speed_leaves_nobody_behind_who_keeps_up() {
     const COUNT: usize = 10_000;
-    const BURST: usize = 500;
+    // Two of them fit into the half of an HTTP/2 window that a client leaves open at least.
+    const BURST: usize = 400;
     let proxy = Proxy::start(&format!("{YAML}  - {{ match: c, history: {{ messages: 64 }} }}\n"));
     let (http, at) = (proxy.address("http"), proxy.address("publish"));
     let (mut clients, mut readers) = (Vec::new(), Readers::default());
@@ -160,9 +161,9 @@ async fn many_publishers_of_one_event_each_leave_nobody_behind() {
     let proxy = Proxy::start(&format!("{YAML}  - {{ match: c, history: {{ messages: 1 }} }}\n"));
     let (http, at) = (proxy.address("http"), proxy.address("publish"));
     let mut clients = Vec::new();
-    for version in VERSIONS {
+    // Streams alone: a poll that has been answered is away, and nobody waits for it to come back.
+    for version in [Http::H1, Http::H2c, Http::H1, Http::H2c] {
         clients.push(read_stream(version, http, "/events/c", PUBLISHERS * EVENTS).await);
-        clients.push(read_polls(version, http, "/events/c", PUBLISHERS * EVENTS).await);
     }
     let publishers: Vec<_> = (0..PUBLISHERS)
         .map(|publisher| {
