@@ -120,6 +120,12 @@ pub enum StreamError {
     /// This end had sent all.
     #[error("the response has ended already")]
     Ended,
+    /// The client took nothing of the response for too long.
+    #[error("the client takes nothing of the response")]
+    Stalled,
+    /// Too much waits for the client to take it.
+    #[error("more waits to be sent on the connection than it may")]
+    TooMuchWaits,
     /// Its connection has ended.
     #[error("the connection has ended")]
     ConnectionEnded,

@@ -33,7 +33,7 @@ use tokio::time::{Instant, Sleep};
 
 /// Request bodies: what a client may send ahead of the backend on one stream, and on the connection.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// What is read at once.
 const READ_BYTES: usize = 32 * 1024;
 /// How often a connection reads and writes before others have their turn.
@@ -86,8 +86,8 @@ enum Deadline {
     Beginning,
     /// The rest of the header block that comes after so many.
     Head(u64),
-    /// A request.
-    Request,
+    /// A request, after so many.
+    Request(u64),
     /// The client's answer that it has heard of the close.
     Goodbye,
 }
@@ -110,6 +110,7 @@ pub(in crate::server) async fn serve(server: Rc<Server>, io: Io, unread: Bytes, 
     let mut asked = false;
     let mut timer = pin!(tokio::time::sleep(limits.request_header_timeout));
     let shared = Rc::new(Shared::new(Connection::new(bounds)));
+    let ending = Ending(Rc::clone(&shared));
     let mut driver = Driver {
         server,
         peer,
@@ -141,8 +142,17 @@ pub(in crate::server) async fn serve(server: Rc<Server>, io: Io, unread: Bytes, 
     })
     .await;
     // Boxed: a waiting connection is not to have room for its end.
-    Box::pin(driver.end(end)).await;
+    Box::pin(driver.end(end, ending)).await;
     drop(open);
+}
+
+/// Tells whoever still speaks of a stream that its connection has ended, however it did.
+struct Ending(Rc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.act(Connection::end);
+    }
 }
 
 /// A connection, and what runs on it.
@@ -274,14 +284,14 @@ impl Driver {
         self.shared.look(|machine| {
             if !machine.has_begun() {
                 Some(Deadline::Beginning)
-            } else if let Some(after) = machine.awaits_head() {
-                Some(Deadline::Head(after))
+            } else if machine.awaits_head() && !machine.is_full() {
+                Some(Deadline::Head(machine.heads()))
             } else if !machine.is_idle() {
                 None
             } else if machine.is_leaving() {
                 Some(Deadline::Goodbye)
             } else {
-                Some(Deadline::Request)
+                Some(Deadline::Request(machine.heads()))
             }
         })
     }
@@ -297,7 +307,7 @@ impl Driver {
             if self.deadline.replace(deadline) != wanted {
                 let timeout = match deadline {
                     Deadline::Beginning | Deadline::Head(_) => self.limits.request_header_timeout,
-                    Deadline::Request => self.limits.idle_timeout,
+                    Deadline::Request(_) => self.limits.idle_timeout,
                     Deadline::Goodbye => GOODBYE_TIMEOUT,
                 };
                 timer.as_mut().reset(Instant::now() + timeout);
@@ -311,7 +321,7 @@ impl Driver {
                     return Poll::Ready(self.give_up(error));
                 }
                 // The client has a last moment in which a request of its may be under way.
-                Deadline::Request => {
+                Deadline::Request(_) => {
                     self.shared.look(Connection::leave);
                     if self.write(cx).is_err() {
                         return Poll::Ready(End::Gone);
@@ -322,8 +332,8 @@ impl Driver {
     }
 
     /// Ends the connection: what runs on it ends first.
-    async fn end(mut self, end: End) {
-        self.shared.look(Connection::end);
+    async fn end(mut self, end: End, ending: Ending) {
+        drop(ending);
         self.streams.clear();
         if end == End::Gone {
             return;

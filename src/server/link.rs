@@ -319,7 +319,11 @@ fn flush_h2(sender: &Sender, queue: &mut Queue, cx: &mut Context<'_>) -> Poll<io
         let len = capacity.min(queue.bytes);
         sender.send_frame(len, |len, out| queue.move_into(out, len)).map_err(io::Error::other)?;
     }
-    Poll::Ready(Ok(()))
+    // Whoever sends hears of a reset, also when nothing is queued or all found room.
+    match sender.poll_reset(cx) {
+        Poll::Ready(error) => Poll::Ready(Err(io::Error::other(error))),
+        Poll::Pending => Poll::Ready(Ok(())),
+    }
 }
 
 #[cfg(test)]

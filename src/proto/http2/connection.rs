@@ -20,7 +20,7 @@ pub use send::Follows;
 /// A stream's place in its connection, until [`Connection::release_sender`] and [`Connection::release_reader`].
 pub type Key = usize;
 
-/// Bytes that wait to be written, at most, but for heads and control frames: what goes out with one write.
+/// Bytes of data that wait to be written, at most: what goes out with one write. Heads and control frames come on top.
 pub const UNSENT_BYTES_MAX: usize = 64 * 1024;
 /// What the table of header fields may take (RFC 7541 §4.2): what it is unless something else is said.
 const TABLE_BYTES_MAX: usize = 4096;
@@ -114,7 +114,7 @@ impl Connection {
             streams: Slab::new(),
             open: HashMap::new(),
             last: 0,
-            recent: Recent::default(),
+            recent: Recent::new(bounds.streams_max),
             client: ClientSettings::default(),
             window: SendWindow::new(window::DEFAULT_BYTES),
             unsent,
@@ -150,9 +150,14 @@ impl Connection {
         self.reading.has_begun()
     }
 
-    /// Whether a header block waits for its rest: how many came before it.
-    pub fn awaits_head(&self) -> Option<u64> {
+    /// Whether a header block waits for its rest.
+    pub fn awaits_head(&self) -> bool {
         self.reading.awaits_head()
+    }
+
+    /// How many header blocks have come.
+    pub fn heads(&self) -> u64 {
+        self.reading.heads()
     }
 
     /// Whether there is no stream.
@@ -280,11 +285,13 @@ impl Connection {
             return None;
         }
         let id = stream.id;
+        let how = if stream.may_receive { how } else { Ended::Closed };
         stream.error = Some(error);
         stream.sending = Sending::Done;
         stream.may_receive = false;
-        stream.wake_sender();
-        stream.wake_reader();
+        self.leave_row(key);
+        self.streams[key].wake_sender();
+        self.streams[key].wake_reader();
         self.open.remove(&id);
         self.recent.add(id, how);
         self.drop_body(key);

@@ -42,8 +42,10 @@ pub(super) enum WaitsFor {
     Nothing,
     /// The client takes more on this stream.
     Window,
-    /// The connection has room: its key is in the row.
+    /// The connection has room. Exactly those stand in its row.
     Room,
+    /// Nothing more: it was called.
+    ItsTurn,
 }
 
 impl Stream {
@@ -148,33 +150,49 @@ impl Receiving {
 }
 
 /// Streams that ended lately: what still comes for them is judged by how they did.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Recent {
-    ids: [u32; 32],
+    closed: [u32; 32],
     next: usize,
+    reset: VecDeque<u32>,
+    resets_max: usize,
 }
-
-/// This end reset it: what comes for it was sent before the client knew.
-const BY_RESET: u32 = 0x8000_0000;
 
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
     /// By both sides' END_STREAM, or by the client's reset.
     Closed,
-    /// By this end's reset.
+    /// By this end's reset, before the client had sent all: what comes for it was sent before the client knew.
     Reset,
 }
 
 impl Recent {
+    /// All of `streams_max` streams may be reset at once, with something under way on each.
+    pub(super) fn new(streams_max: u32) -> Self {
+        Self { closed: [0; 32], next: 0, reset: VecDeque::new(), resets_max: streams_max as usize }
+    }
+
     pub(super) fn add(&mut self, id: u32, how: Ended) {
-        self.ids[self.next] = if how == Ended::Reset { id | BY_RESET } else { id };
-        self.next = (self.next + 1) % self.ids.len();
+        match how {
+            Ended::Closed => {
+                self.closed[self.next] = id;
+                self.next = (self.next + 1) % self.closed.len();
+            }
+            Ended::Reset => {
+                if self.reset.len() >= self.resets_max {
+                    self.reset.pop_front();
+                }
+                self.reset.push_back(id);
+            }
+        }
     }
 
     pub(super) fn find(&self, id: u32) -> Option<Ended> {
-        let found = self.ids.iter().find(|entry| **entry & !BY_RESET == id)?;
-        Some(if found & BY_RESET == 0 { Ended::Closed } else { Ended::Reset })
+        if self.reset.iter().rev().any(|entry| *entry == id) {
+            return Some(Ended::Reset);
+        }
+        self.closed.contains(&id).then_some(Ended::Closed)
     }
 }
 
@@ -193,6 +211,10 @@ impl Row {
             self.0 = VecDeque::new();
         }
         key
+    }
+
+    pub(super) fn remove(&mut self, key: Key) {
+        self.0.retain(|waiting| *waiting != key);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -228,14 +250,17 @@ mod tests {
 
     #[test]
     fn the_latest_ends_are_known() {
-        let mut recent = Recent::default();
+        let mut recent = Recent::new(2);
         recent.add(1, Ended::Reset);
         recent.add(3, Ended::Closed);
         assert_eq!([1, 3, 5].map(|id| recent.find(id)), [Some(Ended::Reset), Some(Ended::Closed), None]);
         for id in 0..32 {
             recent.add(7 + 2 * id, Ended::Closed);
         }
-        assert_eq!((recent.find(1), recent.find(69)), (None, Some(Ended::Closed)));
+        assert_eq!([1, 3, 69].map(|id| recent.find(id)), [Some(Ended::Reset), None, Some(Ended::Closed)]);
+        recent.add(71, Ended::Reset);
+        recent.add(73, Ended::Reset);
+        assert_eq!([1, 71, 73].map(|id| recent.find(id)), [None, Some(Ended::Reset), Some(Ended::Reset)]);
     }
 
     #[test]

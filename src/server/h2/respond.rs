@@ -20,6 +20,10 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+/// How long a client may take nothing of a response.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a stream's future leaves to be done.
 pub(super) enum Next {
@@ -193,8 +197,14 @@ fn poll_frame(
 }
 
 async fn send_data(sender: &Sender, mut data: Bytes, last: bool) -> Result<(), StreamError> {
+    let _waiting = sender.wait_with(data.len())?;
     while !data.is_empty() {
-        let capacity = poll_fn(|cx| sender.poll_capacity(cx)).await?;
+        let capacity = tokio::time::timeout(STALL_TIMEOUT, poll_fn(|cx| sender.poll_capacity(cx))).await;
+        let Ok(capacity) = capacity else {
+            sender.reset(Reason::CANCEL);
+            return Err(StreamError::Stalled);
+        };
+        let capacity = capacity?;
         let part = data.split_to(capacity.min(data.len()));
         let follows = if last && data.is_empty() { Follows::Nothing } else { Follows::More };
         sender.send_data(&part, follows)?;

@@ -14,11 +14,22 @@ pub(in crate::server) struct Shared {
     machine: RefCell<Connection>,
     task: RefCell<Option<Waker>>,
     is_running: Cell<bool>,
+    /// Bytes of responses that wait for their clients to take them.
+    waiting: Cell<usize>,
 }
+
+/// What may wait for a client to take it on all streams of its connection together: a client that opens no window could ask for
+/// any number of large answers.
+const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 impl Shared {
     pub(in crate::server) fn new(machine: Connection) -> Self {
-        Self { machine: RefCell::new(machine), task: RefCell::default(), is_running: Cell::new(false) }
+        Self {
+            machine: RefCell::new(machine),
+            task: RefCell::default(),
+            is_running: Cell::new(false),
+            waiting: Cell::new(0),
+        }
     }
 
     /// Runs the connection's task: what is done to the machine meanwhile does not wake it.
@@ -44,7 +55,7 @@ impl Shared {
         result
     }
 
-    /// Does something that gives it nothing to write.
+    /// Does something that gives it nothing to write, or what its task does itself.
     pub(in crate::server) fn look<T>(&self, look: impl FnOnce(&mut Connection) -> T) -> T {
         look(&mut self.machine.borrow_mut())
     }
@@ -66,6 +77,18 @@ impl Sender {
     /// Sends the head.
     pub(in crate::server) fn send_head(&self, head: &http::Response<()>, follows: Follows) -> Result<(), StreamError> {
         self.shared.act(|machine| machine.send_head(self.key, head, follows))
+    }
+
+    /// Takes note that `bytes` of a response wait, until what it gives is dropped. If that is too much for the connection, the
+    /// stream is reset.
+    pub(in crate::server) fn wait_with(&self, bytes: usize) -> Result<Waiting, StreamError> {
+        let waiting = self.shared.waiting.get() + bytes;
+        if waiting > WAITING_BYTES_MAX {
+            self.reset(Reason::ENHANCE_YOUR_CALM);
+            return Err(StreamError::TooMuchWaits);
+        }
+        self.shared.waiting.set(waiting);
+        Ok(Waiting { shared: Rc::clone(&self.shared), bytes })
     }
 
     /// How much may be sent now, at least one byte.
@@ -114,6 +137,19 @@ impl Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         self.shared.act(|machine| machine.release_sender(self.key));
+    }
+}
+
+/// A part of a response that waits for its client to take it.
+#[derive(Debug)]
+pub(in crate::server) struct Waiting {
+    shared: Rc<Shared>,
+    bytes: usize,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.shared.waiting.update(|waiting| waiting - self.bytes);
     }
 }
 

@@ -363,3 +363,41 @@ async fn answers_that_are_not_read_cost_bounded_memory() {
     drop(held);
     reaches(&proxy, OPEN, 0.0).await;
 }
+
+/// Large answers to polls, which are made here, are not made without bound for who opens no window.
+#[tokio::test]
+async fn answers_that_no_window_is_opened_for_are_bounded() {
+    const POLLS: u32 = 150;
+    let (proxy, _backend) = mirrored("").await;
+    let mut first = Http2::open(proxy.address("http")).await;
+    let poll = |more: &[(&str, &str)]| request("GET", "/events/s", &[&[("accept", "application/json")], more].concat());
+    first.write(frame(HEADERS, BOTH, 1, &poll(&[("prefer", "wait=0")]))).await;
+    let Outcome::Answered { status: 204, fields, .. } = first.outcome(1).await else { panic!("nothing is there yet") };
+    let etag = fields.into_iter().find(|(name, _)| name == "etag").expect("a cursor").1;
+    for _ in 0..18 {
+        let event = format!(r#"{{"channel":"s","data":"{}"}}"#, "x".repeat(50_000));
+        assert_eq!(publish(proxy.address("publish"), &event).await.status, 200);
+    }
+    let before = proxy.resident_kib();
+    let mut http2 = Http2::with(proxy.address("http"), &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    let block = poll(&[("if-none-match", &etag)]);
+    http2.write((0..POLLS).flat_map(|n| frame(HEADERS, BOTH, 2 * n + 1, &block)).collect::<Vec<_>>()).await;
+    let (mut answered, mut refused) = (Vec::new(), 0);
+    while answered.len() < POLLS as usize {
+        match http2.event().await.expect("the connection stays") {
+            Event::Head { stream, .. } => answered.push(stream),
+            Event::Reset { code: ENHANCE_YOUR_CALM, .. } => refused += 1,
+            other => assert!(!matches!(other, Event::Goaway { .. }), "{other:?}"),
+        }
+    }
+    for event in http2.round_trip(b"no more?").await {
+        refused += usize::from(matches!(event, Event::Reset { code: ENHANCE_YOUR_CALM, .. }));
+    }
+    assert!(refused > 50, "{refused} of {POLLS} were refused, {} begun", answered.len());
+    let grown = proxy.resident_kib().saturating_sub(before);
+    assert!(grown < 2 * GROWTH_KIB_MAX, "grown by {grown} KiB");
+    // The first is there whole for who takes it.
+    http2.open_window(1, 2 << 20).await;
+    http2.open_window(0, 2 << 20).await;
+    http2.until(|event| matches!(event, Event::Data { stream: 1, is_last: true, .. }).then_some(())).await;
+}

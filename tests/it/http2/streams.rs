@@ -1,8 +1,10 @@
 //! Many event streams on one connection: each has its own pace and its own end.
 
 use super::{OPEN, SSE};
+use crate::support::backend::{Backend, answer};
 use crate::support::client::publish;
-use crate::support::frames::RST_STREAM;
+use crate::support::frames::{END_HEADERS, END_STREAM, HEADERS, RST_STREAM, frame};
+use crate::support::hpack::request;
 use crate::support::http2::{CANCEL, Event, Http2, INITIAL_WINDOW_SIZE, NO_ERROR, REFUSED_STREAM, get, reset};
 use crate::support::metrics::reaches;
 use crate::support::proxy::Proxy;
@@ -148,6 +150,54 @@ async fn a_reset_ends_a_session_whose_window_is_closed() {
     while heard.numbers(3) != [0, 1, 2] {
         heard.take(&http2.event().await.expect("the connection stays"));
     }
+}
+
+#[tokio::test]
+async fn a_reset_is_heard_at_once_by_a_session_that_began_with_a_replay() {
+    let proxy = Proxy::start(ROUTES);
+    let mut http2 = Http2::open(proxy.address("http")).await;
+    open(&mut http2, std::iter::once(1)).await;
+    let mut heard = Heard::default();
+    publish_numbers(&proxy, 0..3).await;
+    while heard.numbers(1).len() < 3 {
+        heard.take(&http2.event().await.expect("the connection stays"));
+    }
+    let cursor =
+        heard.0[&1].lines().find_map(|line| line.strip_prefix("id: ")).expect("the opening's cursor").to_owned();
+    let again = request("GET", "/events/s", &[("last-event-id", &cursor)]);
+    http2.write(frame(HEADERS, END_STREAM | END_HEADERS, 3, &again)).await;
+    while heard.numbers(3) != [0, 1, 2] {
+        heard.take(&http2.event().await.expect("the connection stays"));
+    }
+    reaches(&proxy, SSE, 2.0).await;
+    http2.write(reset(3, CANCEL)).await;
+    // Before the next keep-alive, which would find it, too.
+    reaches(&proxy, SSE, 1.0).await;
+}
+
+/// Whoever downloads takes what the connection carries, but not all of it.
+#[tokio::test]
+async fn a_download_leaves_room_for_sessions() {
+    const LARGE: usize = 48 << 20;
+    let backend = Backend::http(|_| async { answer(200, &[], vec![b'x'; LARGE]) }).await;
+    let proxy = Proxy::start(&backend.config(""));
+    let mut http2 = Http2::with(proxy.address("http"), &[(INITIAL_WINDOW_SIZE, 1 << 30)]).await;
+    http2.open_window(0, 1 << 30).await;
+    open(&mut http2, std::iter::once(1)).await;
+    http2.get(3, "/large").await;
+    assert_eq!(http2.status(3).await, 200);
+    let (mut heard, mut downloaded) = (Heard::default(), 0);
+    for number in 0..10 {
+        publish_numbers(&proxy, number..number + 1).await;
+        while heard.numbers(1).len() <= number {
+            match http2.event().await.expect("the connection stays") {
+                Event::Data { stream: 3, content, .. } => downloaded += content.len(),
+                event => heard.take(&event),
+            }
+        }
+    }
+    assert!(downloaded < LARGE, "the session waited for the download's end");
+    assert_eq!(heard.numbers(1), (0..10).collect::<Vec<_>>());
 }
 
 #[tokio::test]

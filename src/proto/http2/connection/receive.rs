@@ -40,9 +40,13 @@ impl Reading {
         self.settled
     }
 
-    pub(super) fn awaits_head(&self) -> Option<u64> {
+    pub(super) fn awaits_head(&self) -> bool {
         let kind = Head::read(&self.partial).map(|head| head.kind);
-        (self.block.is_some() || kind == Some(Kind::Headers)).then_some(self.blocks)
+        self.block.is_some() || kind == Some(Kind::Headers)
+    }
+
+    pub(super) fn heads(&self) -> u64 {
+        self.blocks
     }
 }
 
@@ -182,13 +186,11 @@ impl Connection {
         let Some(&key) = self.open.get(&head.stream) else {
             self.take_back(payload.len());
             return match self.recent.find(head.stream) {
-                // It was sent before the client knew.
-                Some(Ended::Reset) => Ok(()),
-                _ if self.is_unwanted(head.stream) => Ok(()),
                 Some(Ended::Closed) => {
                     Err(ConnectionError::new(Reason::STREAM_CLOSED, "DATA on a stream that has ended"))
                 }
-                None => self.refuse(head.stream, Reason::STREAM_CLOSED, now_ms),
+                // It was sent before the client knew.
+                Some(Ended::Reset) | None => Ok(()),
             };
         };
         // Padding is never read.

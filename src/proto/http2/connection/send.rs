@@ -1,7 +1,8 @@
 //! What is sent on a connection.
 //!
 //! Data goes into the connection's one buffer as soon as the windows and the buffer have room for it: until then it stays with
-//! whoever sends it. So there is no queue for each stream, and no order but the one in which senders run.
+//! whoever sends it. So there is no queue for each stream. Senders that found no room stand in a row: nobody gets room before them, and
+//! while somebody waits, nobody gets more than a frame's worth at once.
 
 use super::{Connection, Key, Sending, StreamError, UNSENT_BYTES_MAX, WaitsFor, keep};
 use crate::proto::http2::{frame, hpack};
@@ -32,12 +33,15 @@ impl Connection {
         &self.unsent[self.written..]
     }
 
-    /// Takes note of what was written. An empty buffer is given back.
+    /// Takes note of what was written. An empty buffer is given back, and one of which half is written is moved up.
     pub fn wrote(&mut self, bytes: usize) {
         self.written += bytes;
         if self.written == self.unsent.len() {
             self.written = 0;
             self.unsent = Vec::new();
+        } else if self.written >= self.unsent.len() / 2 {
+            self.unsent.drain(..self.written);
+            self.written = 0;
         }
     }
 
@@ -51,23 +55,22 @@ impl Connection {
         self.window.bytes().min(UNSENT_BYTES_MAX.saturating_sub(self.unsent().len()))
     }
 
-    /// Has senders go on that wait for room, as many as may find some. False: none.
+    /// Has the next sender that waits for room go on, if there is some; to be called until it says false.
     pub fn let_go_on(&mut self) -> bool {
-        if self.row.is_empty() {
+        if self.room() == 0 {
             return false;
         }
-        let mut any = false;
-        for _ in 0..self.room().div_ceil(frame::PAYLOAD_BYTES_MAX) {
-            let Some(key) = self.row.pop() else { break };
-            // It may have ended since, and its place may be another's.
-            if let Some(stream) = self.streams.get_mut(key)
-                && stream.waits == WaitsFor::Room
-            {
-                stream.wake_sender();
-            }
-            any = true;
+        let Some(key) = self.row.pop() else { return false };
+        self.streams[key].wake_sender();
+        self.streams[key].waits = WaitsFor::ItsTurn;
+        true
+    }
+
+    /// Nobody waits for room on this stream any more.
+    pub(super) fn leave_row(&mut self, key: Key) {
+        if std::mem::replace(&mut self.streams[key].waits, WaitsFor::Nothing) == WaitsFor::Room {
+            self.row.remove(key);
         }
-        any
     }
 
     /// Sends a response's head.
@@ -112,18 +115,28 @@ impl Connection {
         if let Err(error) = self.sendable(key) {
             return Poll::Ready(Err(error));
         }
-        let room = self.room();
+        let (room, is_wanted) = (self.room(), !self.row.is_empty());
         let stream = &mut self.streams[key];
-        let capacity = room.min(stream.window.bytes());
+        let is_called = stream.waits == WaitsFor::ItsTurn;
+        let capacity = match (is_wanted, is_called) {
+            (false, _) => room,
+            (true, true) => room.min(frame::PAYLOAD_BYTES_MAX),
+            (true, false) => 0,
+        };
+        let capacity = capacity.min(stream.window.bytes());
         if capacity > 0 {
+            if is_called {
+                stream.waits = WaitsFor::Nothing;
+            }
             return Poll::Ready(Ok(capacity));
         }
         keep(&mut stream.waker, cx);
-        if stream.window.bytes() == 0 {
-            stream.waits = WaitsFor::Window;
-        } else if stream.waits != WaitsFor::Room {
-            stream.waits = WaitsFor::Room;
-            self.row.push(key);
+        // Who stands in the row stays there: it looks at its window when it is called.
+        if stream.waits != WaitsFor::Room {
+            stream.waits = if stream.window.bytes() == 0 { WaitsFor::Window } else { WaitsFor::Room };
+            if stream.waits == WaitsFor::Room {
+                self.row.push(key);
+            }
         }
         Poll::Pending
     }
@@ -202,6 +215,7 @@ impl Connection {
 
     fn sent(&mut self, key: Key, follows: Follows) {
         if follows == Follows::Nothing {
+            self.leave_row(key);
             self.streams[key].sending = Sending::Done;
             self.half_closed(key);
         }

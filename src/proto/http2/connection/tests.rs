@@ -227,27 +227,115 @@ fn data_keeps_to_the_connection_s_window_and_to_the_buffer() {
     receive(&mut connection, &client::window(0, 1_000_000));
     sent(&mut connection);
     assert!(connection.let_go_on(), "who waits goes on");
+    assert_eq!(capacity(&mut connection, first), Some(frame::PAYLOAD_BYTES_MAX), "others wait, too");
+    assert!(connection.let_go_on() && !connection.let_go_on());
     assert_eq!(capacity(&mut connection, second), Some(UNSENT_BYTES_MAX));
+}
+
+/// Streams with windows that are never used up, and heads that are written.
+fn streams<const N: usize>() -> (Connection, [Key; N]) {
+    let mut connection = begun_with(&[(4, 0x7fff_ffff)]);
+    receive(&mut connection, &client::window(0, 0x7fff_0000));
+    let mut stream = 1;
+    let keys = [(); N].map(|()| {
+        let key = ask(&mut connection, &client::get(stream));
+        respond(&mut connection, key);
+        stream += 2;
+        key
+    });
+    sent(&mut connection);
+    (connection, keys)
+}
+
+/// Sends as much as there is room for; how much.
+fn fill(connection: &mut Connection, key: Key) -> usize {
+    let mut sent = 0;
+    while let Some(all) = capacity(connection, key) {
+        connection.send_data(key, &vec![0; all], Follows::More).expect("sent");
+        sent += all;
+    }
+    sent
 }
 
 #[test]
 fn those_who_wait_for_room_go_on_in_their_order() {
-    let mut connection = begun_with(&[(4, 1_000_000)]);
-    receive(&mut connection, &client::window(0, 1_000_000));
-    let keys = [1, 3, 5].map(|stream| ask(&mut connection, &client::get(stream)));
-    for key in keys {
+    let (mut connection, [download, gone, session]) = streams();
+    assert!(fill(&mut connection, download) > 0 && connection.is_full());
+    assert_eq!([gone, session].map(|key| capacity(&mut connection, key)), [None; 2]);
+    connection.release_sender(gone);
+    let mut messages = 0;
+    for round in 1..=10 {
+        sent(&mut connection);
+        // Who was not called does not overtake.
+        assert_eq!([download, session].map(|key| capacity(&mut connection, key)), [None; 2]);
+        while connection.let_go_on() {
+            assert!(fill(&mut connection, download) <= frame::PAYLOAD_BYTES_MAX, "a frame's worth");
+            if capacity(&mut connection, session).is_some() {
+                connection.send_data(session, &[0; 100], Follows::More).expect("sent");
+                messages += 1;
+                assert_eq!(capacity(&mut connection, session), None, "it was its turn");
+            }
+        }
+        assert!(connection.is_full() && messages >= round, "{messages} messages after {round} rounds");
+    }
+}
+
+#[test]
+fn a_buffer_that_is_never_empty_does_not_grow() {
+    let (mut connection, [key]) = streams();
+    for _ in 0..1000 {
+        fill(&mut connection, key);
+        connection.wrote(connection.unsent().len() / 3);
+        while connection.let_go_on() {
+            fill(&mut connection, key);
+        }
+        assert!(connection.unsent.capacity() <= 4 * UNSENT_BYTES_MAX, "{}", connection.unsent.capacity());
+    }
+}
+
+#[test]
+fn only_who_waits_stands_in_the_row() {
+    let (mut connection, [first]) = streams();
+    fill(&mut connection, first);
+    for stream in (3..2003).step_by(2) {
+        let key = ask(&mut connection, &client::get(stream));
         respond(&mut connection, key);
+        assert_eq!(capacity(&mut connection, key), None);
+        if stream % 3 == 0 {
+            connection.finish(key).expect("sent");
+        } else {
+            receive(&mut connection, &client::reset(stream));
+        }
+        connection.release_sender(key);
     }
     sent(&mut connection);
-    let all = capacity(&mut connection, keys[0]).expect("room");
-    connection.send_data(keys[0], &vec![0; all], Follows::More).expect("sent");
-    assert!(connection.is_full());
-    assert_eq!(keys.map(|key| capacity(&mut connection, key)), [None; 3]);
-    connection.release_sender(keys[1]);
-    let frames = sent(&mut connection);
-    assert_eq!(frames.iter().map(|frame| frame.3.len()).max(), Some(frame::PAYLOAD_BYTES_MAX));
-    assert!(connection.let_go_on() && !connection.let_go_on());
-    assert!(connection.streams.iter().all(|(_, stream)| stream.waits == WaitsFor::Nothing));
+    assert!(connection.let_go_on());
+    assert_eq!(connection.streams[first].waits, WaitsFor::ItsTurn);
+    assert!(!connection.let_go_on(), "the first is the only one");
+}
+
+#[test]
+fn what_is_under_way_on_streams_that_were_answered_early_is_dropped() {
+    let mut connection = Connection::new(Bounds { streams_max: 1000, ..BOUNDS });
+    receive(&mut connection, &[PREFACE, &client::settings(&[])].concat());
+    let ids = || (0..400u32).map(|number| 2 * number + 1);
+    for stream in ids() {
+        let key = ask(&mut connection, &client::post(stream));
+        connection.send_head(key, &Response::new(()), Follows::Nothing).expect("sent");
+        connection.release_sender(key);
+        connection.release_reader(key);
+    }
+    assert_eq!(resets(&mut connection).len(), 400);
+    for _ in 0..16 {
+        for stream in ids() {
+            receive(&mut connection, &client::data(stream, &[0; 1000], 0));
+        }
+    }
+    let trailers = client::block(&[("a", "b")]);
+    for stream in ids() {
+        receive(&mut connection, &client::frame(1, END_HEADERS | END_STREAM, stream, &trailers));
+    }
+    assert_eq!(resets(&mut connection), []);
 }
 
 #[test]
@@ -453,7 +541,7 @@ fn header_blocks_are_bounded() {
     let with = |continuation: Vec<u8>, times| {
         let mut connection = begun();
         receive(&mut connection, &begin);
-        assert_eq!(connection.awaits_head(), Some(0));
+        assert!(connection.awaits_head());
         (0..times).try_for_each(|_| connection.receive(&continuation, 0)).map_err(|error| error.reason)
     };
     assert_eq!(with(client::frame(9, 0, 1, b""), 10), Ok(()));
