@@ -109,13 +109,16 @@ async fn a_reader_that_stalls_gets_all_that_its_channel_has() {
 #[tokio::test]
 async fn a_reader_that_stalls_for_too_long_is_told_of_the_gap() {
     let mut stage = Stage::with(CHANNELS).await;
-    for (number, http) in [Http::H1, Http::H2c].into_iter().enumerate() {
+    let mut announced = 0;
+    for http in [Http::H1, Http::H2c] {
         let body = stage.stalled(http, &format!("few{http:?}"), "text/event-stream").await;
         let heard = heard(body).await;
         has_no_silent_hole(&heard);
+        // Where publishing takes more than a second, what found room before may end with a gap of its own.
         let gaps = heard.iter().filter(|heard| heard.is_none()).count();
-        assert_eq!((gaps, heard.last()), (1, Some(&Some(MESSAGES - 1))), "{http:?}");
-        metrics::reaches(&stage.proxy, "pushbridge_hub_gaps_total{reason=\"slow\"}", number as f64 + 1.0).await;
+        assert!(gaps > 0 && heard.last() == Some(&Some(MESSAGES - 1)), "{http:?}: {gaps}, {:?}", heard.last());
+        announced += gaps;
+        metrics::reaches(&stage.proxy, "pushbridge_hub_gaps_total{reason=\"slow\"}", announced as f64).await;
     }
 }
 
