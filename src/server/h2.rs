@@ -208,8 +208,8 @@ impl Driver {
 
     fn receive(&self, bytes: &[u8]) -> Result<(), End> {
         let now_ms = self.start.elapsed().as_millis() as u64;
-        let received = self.shared.look(|machine| machine.receive(bytes, now_ms));
-        let refusals = self.shared.look(Connection::take_refusals);
+        let (received, refusals) =
+            self.shared.look(|machine| (machine.receive(bytes, now_ms), machine.take_refusals()));
         for _ in 0..refusals.malformed {
             self.server.metrics.refused(Refusal::BadRequest);
         }

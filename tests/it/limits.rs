@@ -230,7 +230,9 @@ async fn a_head_over_the_limit_is_refused_on_its_stream() {
         }
     }
     let to = proxy.address("http");
-    assert_eq!(send(Http::H2c, to, get(to, "/nothing", &[("x-a", &"y".repeat(10_000))])).await.status, 431);
+    let refused = send(Http::H2c, to, get(to, "/nothing", &[("x-a", &"y".repeat(10_000))])).await;
+    assert_eq!((refused.status.as_u16(), refused.field("content-type")), (431, "application/problem+json"));
+    assert!(refused.text().contains("limits.request_header_bytes"), "{}", refused.text());
     assert_eq!(send(Http::H2c, to, get(to, "/nothing", &[("x-a", &"y".repeat(5_000))])).await.status, 404);
 }
 

@@ -197,7 +197,7 @@ fn poll_frame(
 }
 
 async fn send_data(sender: &Sender, mut data: Bytes, last: bool) -> Result<(), StreamError> {
-    let _waiting = sender.wait_with(data.len())?;
+    let _outstanding = sender.outstanding(data.len())?;
     while !data.is_empty() {
         let capacity = tokio::time::timeout(STALL_TIMEOUT, poll_fn(|cx| sender.poll_capacity(cx))).await;
         let Ok(capacity) = capacity else {
@@ -223,4 +223,68 @@ fn strip_connection_fields(fields: &mut http::HeaderMap) {
     }
     fields.remove("keep-alive");
     fields.remove("proxy-connection");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::http2::connection::{Bounds, Connection};
+    use crate::proto::http2::{PREFACE, frame};
+
+    /// A connection whose client has asked for something on `streams` streams, and opens no window.
+    fn closed_windows<const N: usize>() -> (Rc<Shared>, [Sender; N]) {
+        let bounds = Bounds {
+            streams_max: 1000,
+            header_list_bytes_max: 1024,
+            stream_window_bytes: 1024,
+            connection_window_bytes: 65_535,
+        };
+        let mut bytes = PREFACE.to_vec();
+        // INITIAL_WINDOW_SIZE.
+        frame::settings(&mut bytes, &[(4, 0)]);
+        for number in 0..N as u32 {
+            // GET, https and / of the static table (RFC 7541 appendix A).
+            let flags = frame::END_STREAM | frame::END_HEADERS;
+            frame::headers(&mut bytes, 2 * number + 1, &[0x82, 0x87, 0x84], flags, 16_384);
+        }
+        let mut machine = Connection::new(bounds);
+        machine.receive(&bytes, 0).expect("requests");
+        let shared = Rc::new(Shared::new(machine));
+        let senders = [(); N].map(|()| {
+            let incoming = shared.look(Connection::next_request).expect("a request");
+            Sender::new(Rc::clone(&shared), incoming.key)
+        });
+        (shared, senders)
+    }
+
+    fn response(len: usize) -> Response {
+        http::Response::new(Body::full(vec![b'x'; len]))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_that_nobody_takes_is_reset_in_time() {
+        let (_shared, [sender]) = closed_windows();
+        let before = tokio::time::Instant::now();
+        let error = send(response(10), &sender, false).await.expect_err("no window was opened");
+        assert_eq!(error.downcast_ref::<StreamError>(), Some(&StreamError::Stalled));
+        assert_eq!(before.elapsed(), STALL_TIMEOUT);
+        let reset = poll_fn(|cx| sender.poll_reset(cx)).await;
+        assert_eq!(reset, StreamError::Reset(Reason::CANCEL));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_than_so_much_waits_on_a_connection() {
+        let (shared, [first, second, third]) = closed_windows();
+        let large = 40 * 1024 * 1024;
+        let mut sending = pin!(send(response(large), &first, false));
+        assert!(futures_util::poll!(sending.as_mut()).is_pending());
+        let error = send(response(large), &second, false).await.expect_err("it is too much");
+        assert_eq!(error.downcast_ref::<StreamError>(), Some(&StreamError::TooMuchWaits));
+        assert_eq!(poll_fn(|cx| second.poll_reset(cx)).await, StreamError::Reset(Reason::ENHANCE_YOUR_CALM));
+        // The first ends, and its share comes back.
+        first.reset(Reason::CANCEL);
+        sending.await.expect_err("it was reset");
+        assert!(futures_util::poll!(pin!(send(response(large), &third, false))).is_pending());
+        shared.look(Connection::end);
+    }
 }

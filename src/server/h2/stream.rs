@@ -15,12 +15,12 @@ pub(in crate::server) struct Shared {
     task: RefCell<Option<Waker>>,
     is_running: Cell<bool>,
     /// Bytes of responses that wait for their clients to take them.
-    waiting: Cell<usize>,
+    outstanding: Cell<usize>,
 }
 
 /// What may wait for a client to take it on all streams of its connection together: a client that opens no window could ask for
 /// any number of large answers.
-const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+const OUTSTANDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 impl Shared {
     pub(in crate::server) fn new(machine: Connection) -> Self {
@@ -28,7 +28,7 @@ impl Shared {
             machine: RefCell::new(machine),
             task: RefCell::default(),
             is_running: Cell::new(false),
-            waiting: Cell::new(0),
+            outstanding: Cell::new(0),
         }
     }
 
@@ -81,14 +81,14 @@ impl Sender {
 
     /// Takes note that `bytes` of a response wait, until what it gives is dropped. If that is too much for the connection, the
     /// stream is reset.
-    pub(in crate::server) fn wait_with(&self, bytes: usize) -> Result<Waiting, StreamError> {
-        let waiting = self.shared.waiting.get() + bytes;
-        if waiting > WAITING_BYTES_MAX {
+    pub(in crate::server) fn outstanding(&self, bytes: usize) -> Result<Outstanding, StreamError> {
+        let outstanding = self.shared.outstanding.get() + bytes;
+        if outstanding > OUTSTANDING_BYTES_MAX {
             self.reset(Reason::ENHANCE_YOUR_CALM);
             return Err(StreamError::TooMuchWaits);
         }
-        self.shared.waiting.set(waiting);
-        Ok(Waiting { shared: Rc::clone(&self.shared), bytes })
+        self.shared.outstanding.set(outstanding);
+        Ok(Outstanding { shared: Rc::clone(&self.shared), bytes })
     }
 
     /// How much may be sent now, at least one byte.
@@ -142,14 +142,14 @@ impl Drop for Sender {
 
 /// A part of a response that waits for its client to take it.
 #[derive(Debug)]
-pub(in crate::server) struct Waiting {
+pub(in crate::server) struct Outstanding {
     shared: Rc<Shared>,
     bytes: usize,
 }
 
-impl Drop for Waiting {
+impl Drop for Outstanding {
     fn drop(&mut self) {
-        self.shared.waiting.update(|waiting| waiting - self.bytes);
+        self.shared.outstanding.update(|outstanding| outstanding - self.bytes);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::support::client::publish;
 use crate::support::frames::{END_HEADERS, END_STREAM, HEADERS, RST_STREAM, frame};
 use crate::support::hpack::request;
 use crate::support::http2::{CANCEL, Event, Http2, INITIAL_WINDOW_SIZE, NO_ERROR, REFUSED_STREAM, get, reset};
-use crate::support::metrics::reaches;
+use crate::support::metrics::{reaches, refusals};
 use crate::support::proxy::Proxy;
 use std::collections::HashMap;
 
@@ -216,6 +216,7 @@ async fn many_streams_at_once_over_the_limit_are_refused_one_by_one() {
     assert_eq!(begun.len(), 50, "kind {RST_STREAM} for the others");
     assert!(begun.iter().max() < refused.iter().min(), "the first ones have the places");
     reaches(&proxy, SSE, 50.0).await;
+    reaches(&proxy, &refusals("streams_per_connection"), 250.0).await;
     // Refused is as if never sent: the client may ask again once there is a place.
     http2.write([reset(begun[7], CANCEL), get(601, "/events/s")].concat()).await;
     assert_eq!(http2.status(601).await, 200);
