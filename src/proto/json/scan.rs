@@ -186,6 +186,14 @@ impl<'a> Scanner<'a> {
     fn string(&mut self) -> Result<(), JsonError> {
         self.at += 1;
         loop {
+            // All characters up to the next that means something are looked at together, not one by one.
+            let rest = &self.text.as_bytes()[self.at..];
+            let plain = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+            if has_control(&rest[..plain]) {
+                let at = rest.iter().take_while(|byte| **byte >= 0x20).count();
+                return Err(JsonError::Control(self.at + at));
+            }
+            self.at += plain;
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
@@ -207,9 +215,7 @@ impl<'a> Scanner<'a> {
                         _ => return Err(self.wrong("an escape (one of \"\\/bfnrtu)")),
                     }
                 }
-                Some(0..=0x1f) => return Err(JsonError::Control(self.at)),
-                Some(_) => self.at += 1,
-                None => return Err(self.wrong("`\"`")),
+                Some(_) | None => return Err(self.wrong("`\"`")),
             }
         }
     }
@@ -240,14 +246,19 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// Whether a control character is among the bytes. Without an early end, so that it is done for many bytes at a time.
+fn has_control(bytes: &[u8]) -> bool {
+    bytes.iter().fold(u8::MAX, |least, byte| least.min(*byte)) < 0x20
+}
+
 /// Where the string ends whose inside starts at `at`: behind its closing quote. The text is known to be valid.
 pub(super) fn string_end(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            b'"' => return at + 1,
-            b'\\' => at += 2,
-            _ => at += 1,
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if bytes[at] == b'"' {
+            return at + 1;
         }
+        at += 2;
     }
     bytes.len()
 }
