@@ -10,7 +10,6 @@ pub mod event_stream;
 pub mod events;
 pub mod forwarded;
 pub mod grip;
-pub mod head_watch;
 pub mod http1;
 pub mod http2;
 pub mod json;

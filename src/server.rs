@@ -7,9 +7,11 @@
 pub mod body;
 pub mod connection;
 pub mod date;
+mod deadline;
 pub mod h1;
 pub mod h2;
 pub mod io;
+mod leaving;
 pub mod limits;
 pub mod link;
 pub mod listener;

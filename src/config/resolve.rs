@@ -216,7 +216,7 @@ impl Resolver<'_> {
                 default.request_header_timeout,
             ),
             idle_timeout: self.span(&limits.idle_timeout, TIMEOUT_RANGE, default.idle_timeout),
-            // hyper's parser takes no less than 8 KiB.
+            // A browser's cookies alone may take 4 KiB.
             request_header_bytes_max: self.size(&limits.request_header_bytes, 8192..=1 << 20, header_bytes),
             tls_handshake_timeout: self.span(
                 &limits.tls_handshake_timeout,

@@ -1,6 +1,7 @@
 //! Request heads that are refused: shapes by which a client could make two parsers disagree, and forms no route serves.
 //!
-//! What the HTTP/1.1 machine drops before anybody sees it is found by [`super::head_watch`].
+//! What can't be seen here any more, because a parsed head has lost it, is refused where the bytes are read: by
+//! [`super::http1::RequestReader`] for HTTP/1.1.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;

@@ -1,7 +1,6 @@
 //! One body type for both directions and both HTTP versions.
 
-use crate::server::h2::stream::Reader;
-use crate::server::limits::InFlight;
+use crate::server::{h1, h2};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -12,16 +11,14 @@ use std::task::{Context, Poll, ready};
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A request's or response's body.
-pub struct Body {
-    inner: Inner,
-    _counted: Option<InFlight>,
-}
+pub struct Body(Inner);
 
 enum Inner {
     Empty,
     Full(Bytes),
     Incoming(Incoming),
-    H2(Reader),
+    H1(h1::wire::Reader),
+    H2(h2::stream::Reader),
     Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError>>>),
 }
 
@@ -37,11 +34,6 @@ impl Body {
         if bytes.is_empty() { Inner::Empty } else { Inner::Full(bytes) }.into()
     }
 
-    /// The same, and its request counts as under way until it is dropped.
-    pub(in crate::server) fn counted(self, request: InFlight) -> Self {
-        Self { _counted: Some(request), ..self }
-    }
-
     /// Any other body.
     pub fn boxed(body: impl HttpBody<Data = Bytes, Error = BodyError> + 'static) -> Self {
         Inner::Boxed(Box::pin(body)).into()
@@ -50,7 +42,7 @@ impl Body {
 
 impl From<Inner> for Body {
     fn from(inner: Inner) -> Self {
-        Self { inner, _counted: None }
+        Self(inner)
     }
 }
 
@@ -60,8 +52,14 @@ impl From<Incoming> for Body {
     }
 }
 
-impl From<Reader> for Body {
-    fn from(body: Reader) -> Self {
+impl From<h1::wire::Reader> for Body {
+    fn from(body: h1::wire::Reader) -> Self {
+        Inner::H1(body).into()
+    }
+}
+
+impl From<h2::stream::Reader> for Body {
+    fn from(body: h2::stream::Reader) -> Self {
         if body.is_at_end() { Inner::Empty } else { Inner::H2(body) }.into()
     }
 }
@@ -71,13 +69,14 @@ impl HttpBody for Body {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.get_mut().inner {
+        match &mut self.get_mut().0 {
             Inner::Empty => Poll::Ready(None),
             inner @ Inner::Full(_) => match std::mem::replace(inner, Inner::Empty) {
                 Inner::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 _ => Poll::Ready(None),
             },
             Inner::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Inner::H1(body) => body.poll_frame(cx),
             Inner::H2(body) => Poll::Ready(match ready!(body.poll_data(cx)) {
                 Some(data) => Some(data.map(Frame::data).map_err(Into::into)),
                 None => body.take_trailers().map(|trailers| Ok(Frame::trailers(trailers))),
@@ -87,20 +86,22 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.inner {
+        match &self.0 {
             Inner::Empty => true,
             Inner::Full(_) => false,
             Inner::Incoming(body) => body.is_end_stream(),
+            Inner::H1(body) => body.is_at_end(),
             Inner::H2(body) => body.is_at_end(),
             Inner::Boxed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
+        match &self.0 {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Incoming(body) => body.size_hint(),
+            Inner::H1(body) => body.size_hint(),
             Inner::H2(_) => SizeHint::default(),
             Inner::Boxed(body) => body.size_hint(),
         }

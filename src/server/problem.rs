@@ -14,12 +14,3 @@ pub fn response(problem: &Problem, request_id: RequestId) -> Response {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
-
-/// The answer to a request with both `Transfer-Encoding` and `Content-Length` (RFC 9112 §6.3), after which the
-/// connection closes.
-pub fn ambiguous_framing() -> Response {
-    let detail = "a request may not have both transfer-encoding and content-length, nor several of either";
-    let mut response = response(&Problem::new(http::StatusCode::BAD_REQUEST, detail), RequestId::next());
-    response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
-    response
-}

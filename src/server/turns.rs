@@ -1,30 +1,29 @@
 //! A connection of HTTP/1.1 on which somebody answers request after request without the HTTP machinery.
 //!
 //! ```text
-//! hyper ─ first poll ─▶ Turns ─ answer ─▶ next head ─┬─ like the first ─▶ answer ─▶ …
-//!   ▲                                                └─ any other ──┐
-//!   └───────────────────────────────────────────────────────────────┘
+//! h1 ─ first poll ─▶ Turns ─ answer ─▶ next head ─┬─ like the first ─▶ answer ─▶ …
+//!  ▲                                              └─ any other ──┐
+//!  └─────────────────────────────────────────────────────────────┘
 //! ```
-//! What hyper holds to while a connection is idle or waits holds here too: the idle timeout, `Connection: close` and the
+//! What `h1` holds to while a connection is idle or waits holds here too: the idle timeout, `Connection: close` and the
 //! end of idle connections in a drain, the count of requests under way.
 
 use crate::proto::repeated_head::RepeatedHead;
 use crate::server::Link;
 use crate::server::connection::Server;
+use crate::server::deadline::Deadline;
 use crate::server::io::{ANY_BYTES, Io};
+use crate::server::leaving::Leaving;
 use crate::server::limits::{InFlight, Leave};
 use bytes::Bytes;
-use futures_util::future::LocalBoxFuture;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
 
 /// Heads that are longer are not compared.
 const HEAD_BYTES_MAX: usize = 4096;
-/// How often in a row a connection may go back without one repeated head, before it is left to hyper for good.
+/// How often in a row a connection may go back without one repeated head, before it is left to `h1` for good.
 const VAIN_MAX: u8 = 2;
 
 /// Whether taking turns is still tried on a connection: not where the client's heads differ each time.
@@ -58,56 +57,22 @@ pub struct Turns {
     head: Option<Bytes>,
     patience: Patience,
     repeated: bool,
-    idle: Idle,
-    /// Ready when idle connections are to end.
-    leaving: LocalBoxFuture<'static, ()>,
-}
-
-/// The idle timeout. Its end moves with each request; the timer, which is dear to set, only when it goes off.
-struct Idle {
-    timeout: Duration,
-    until: Instant,
-    timer: Pin<Box<Sleep>>,
-}
-
-impl Idle {
-    fn new(timeout: Duration) -> Self {
-        let until = Instant::now() + timeout;
-        Self { timeout, until, timer: Box::pin(tokio::time::sleep_until(until)) }
-    }
-
-    /// The time begins anew.
-    fn begin(&mut self) {
-        self.until = Instant::now() + self.timeout;
-    }
-
-    /// Ready when the time is over.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            ready!(self.timer.as_mut().poll(cx));
-            if self.timer.deadline() >= self.until {
-                return Poll::Ready(());
-            }
-            self.timer.as_mut().reset(self.until);
-        }
-    }
+    idle_timeout: Duration,
+    deadline: Deadline,
+    leaving: Leaving,
 }
 
 impl Turns {
     /// `head` is the whole head of the request that is being answered, if it is known.
     pub(in crate::server) fn new(server: Rc<Server>, link: Link, head: Option<Bytes>, patience: Patience) -> Self {
-        let idle = Idle::new(server.limits.load().idle_timeout);
-        let mut leave = server.leave.clone();
         Self {
             link,
             head,
             patience,
             repeated: false,
-            idle,
-            leaving: Box::pin(async move {
-                // Without a sender the worker is about to end.
-                let _ = leave.wait_for(|leave| *leave == Leave::Now).await;
-            }),
+            idle_timeout: server.limits.load().idle_timeout,
+            deadline: Deadline::default(),
+            leaving: Leaving::new(&server.leave),
             server,
         }
     }
@@ -134,24 +99,24 @@ impl Turns {
 
     /// Hands over what was pushed; false when the client is gone, or took nothing for as long as it may be idle.
     pub async fn flush(&mut self) -> bool {
-        let Self { link, idle, .. } = self;
+        let Self { link, deadline, idle_timeout, .. } = self;
         let mut waited = false;
         poll_fn(|cx| {
             if let Poll::Ready(flushed) = link.poll_flush(cx) {
                 return Poll::Ready(flushed.is_ok());
             }
             if !std::mem::replace(&mut waited, true) {
-                idle.begin();
+                deadline.set(*idle_timeout);
             }
-            idle.poll(cx).map(|()| false)
+            deadline.poll(cx).map(|()| false)
         })
         .await
     }
 
     /// Waits for the next request, and compares it.
     pub async fn next(&mut self, known: Option<&RepeatedHead>) -> Next {
-        let Self { link, idle, leaving, .. } = self;
-        idle.begin();
+        let Self { link, deadline, idle_timeout, leaving, .. } = self;
+        deadline.set(*idle_timeout);
         let next = poll_fn(|cx| {
             let mut buffer = [0; HEAD_BYTES_MAX];
             match link.poll_read(cx, &mut buffer) {
@@ -169,7 +134,7 @@ impl Turns {
                 }
                 Poll::Pending => {}
             }
-            match leaving.as_mut().poll(cx).is_ready() || idle.poll(cx).is_ready() {
+            match leaving.poll(cx).is_ready() || deadline.poll(cx).is_ready() {
                 true => Poll::Ready(Next::Ended),
                 false => Poll::Pending,
             }

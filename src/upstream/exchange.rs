@@ -15,7 +15,6 @@ use crate::upstream::settings::{Balance, UpstreamProtocol, UpstreamSettings};
 use crate::upstream::upload::{Late, Progress, Upload};
 use http::StatusCode;
 use hyper::body::Incoming;
-use hyper::ext::ReasonPhrase;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -229,7 +228,7 @@ impl Attempt<'_> {
         match connection.exchange(request, progress, settings.response_timeout).await {
             Ok(Answer { head, upload }) => {
                 let ResponseHead { mut parts, reason, framing, is_plain, keeps_alive, keeps_idle } = head;
-                if let Some(reason) = reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
+                if let Some(reason) = reason {
                     parts.extensions.insert(reason);
                 }
                 if !is_plain {

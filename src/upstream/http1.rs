@@ -5,10 +5,10 @@
 //!                                                            └▶ the rest of the request, in a task (`part`)
 //! ```
 
-use crate::proto::http1::{BodyReader, HEAD_BYTES_MAX, HeadFault, HeadReader, Piece, ResponseHead};
+use crate::proto::http1::{BodyReader, HEAD_BYTES_MAX, HeadFault, HeadReader, Piece, ResponseHead, SendError};
 use crate::server::body::BodyError;
 use crate::upstream::connect::Driver;
-use crate::upstream::sending::{SendError, Sending};
+use crate::upstream::sending::Sending;
 use crate::upstream::upload::{Late, Progress, Upload};
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;

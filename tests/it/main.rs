@@ -16,6 +16,7 @@ mod cli;
 mod cloudevents;
 mod drain;
 mod grip;
+mod http1;
 mod http2;
 mod limits;
 mod members;

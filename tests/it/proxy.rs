@@ -333,7 +333,7 @@ async fn old_and_odd_clients_are_understood() {
         drop(pieces);
         let text = reading.await.expect("no panic");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head");
-        assert!(head.starts_with("HTTP/1.0 200 OK") || head.starts_with("HTTP/1.1 200 OK"), "{head}");
+        assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
         assert!(!head.contains("transfer-encoding"), "{head}");
         assert_eq!(body, "one two");
     }

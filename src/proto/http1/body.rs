@@ -1,10 +1,11 @@
-//! A response's body out of the bytes of its connection (RFC 9112 §6, §7.1).
+//! A message's body out of the bytes of its connection (RFC 9112 §6, §7.1).
 //!
 //! ```text
 //! size line ─▶ data ─▶ line end ─▶ size line ─▶ … ─▶ size 0 ─▶ trailers ─▶ done
 //! ```
 
-use crate::proto::http1::{Framing, may_trail};
+use crate::proto::http1::encode::may_trail;
+use crate::proto::http1::fields::Framing;
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 

@@ -3,6 +3,7 @@
 //! Whatever two readers could read in two ways is an error: folded lines, lengths that differ, a coding in HTTP/1.0 or
 //! another than `chunked`, a length beside a coding.
 
+use crate::proto::http1::fields::{self, Coding, FIELDS_MAX, Framing};
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, response};
@@ -13,10 +14,12 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// The largest head.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// The most fields of a head.
-const FIELDS_MAX: usize = 100;
 /// The most interim responses before the one that counts.
 const INTERIM_MAX: usize = 100;
+
+/// Words behind a status that are not its usual ones; goes with a response as its extension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReasonPhrase(pub Box<[u8]>);
 
 /// A response head.
 #[derive(Debug)]
@@ -24,7 +27,7 @@ pub struct ResponseHead {
     /// Status, version and fields as they came.
     pub parts: response::Parts,
     /// The reason, if it is not the usual one of the status.
-    pub reason: Option<Vec<u8>>,
+    pub reason: Option<ReasonPhrase>,
     /// Where the body ends.
     pub framing: Framing,
     /// Whether its fields say that in one way only: a single `Content-Length`, and nothing else.
@@ -33,19 +36,6 @@ pub struct ResponseHead {
     pub keeps_alive: bool,
     /// How long it keeps an idle connection (`Keep-Alive: timeout=5`), if it says.
     pub keeps_idle: Option<Duration>,
-}
-
-/// Where a response's body ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// There is none; behind a 101 comes another protocol.
-    Empty,
-    /// After so many bytes.
-    Length(u64),
-    /// With the last chunk.
-    Chunked,
-    /// With the connection.
-    UntilClose,
 }
 
 /// Why bytes are no response head.
@@ -121,8 +111,11 @@ impl HeadReader {
             }
             let mut spans = [Span::default(); FIELDS_MAX];
             // What came before is parsed again only when the head's end is there.
-            let outline =
-                if self.searched > 0 && !has_end(buffer, self.searched) { None } else { outline(buffer, &mut spans)? };
+            let outline = if self.searched > 0 && !fields::has_end(buffer, self.searched) {
+                None
+            } else {
+                outline(buffer, &mut spans)?
+            };
             let Some(Outline { len, status, version, reason, fields }) = outline else {
                 self.searched = buffer.len();
                 return if buffer.len() >= HEAD_BYTES_MAX { Err(HeadFault::TooLarge) } else { Ok(None) };
@@ -150,19 +143,12 @@ impl HeadReader {
                 parts.headers.append(name, value);
             }
             let (framing, is_plain) = framing(&parts, &named, method)?;
-            let keeps_alive = keeps_alive(&parts, &named) && framing != Framing::UntilClose;
+            let keeps_alive =
+                fields::keeps_alive(parts.version, &parts.headers, named.connection) && framing != Framing::UntilClose;
             let keeps_idle = if named.keep_alive { keeps_idle(&parts.headers) } else { None };
             return Ok(Some(ResponseHead { parts, reason, framing, is_plain, keeps_alive, keeps_idle }));
         }
     }
-}
-
-/// Whether a head's end comes after the first `from` bytes, which have none.
-fn has_end(bytes: &[u8], from: usize) -> bool {
-    memchr::memchr_iter(b'\n', &bytes[from..]).any(|at| {
-        let line = &bytes[..from + at];
-        line.ends_with(b"\n") || line.ends_with(b"\n\r")
-    })
 }
 
 /// Which fields of a connection a head has: most have few, and to look for each would cost a hash.
@@ -205,7 +191,7 @@ struct Outline {
     status: StatusCode,
     version: Version,
     /// If it is not the usual one of the status.
-    reason: Option<Vec<u8>>,
+    reason: Option<ReasonPhrase>,
     fields: usize,
 }
 
@@ -228,17 +214,25 @@ fn outline(bytes: &[u8], spans: &mut [Span; FIELDS_MAX]) -> Result<Option<Outlin
     for (span, field) in spans.iter_mut().zip(response.headers.iter()) {
         *span = Span { name: within(field.name.as_bytes()), value: within(field.value) };
     }
-    let (reason, fields) = (reason.map(|reason| reason.as_bytes().to_vec()), response.headers.len());
+    let (reason, fields) = (reason.map(|reason| ReasonPhrase(reason.as_bytes().into())), response.headers.len());
     Ok(Some(Outline { len, status, version, reason, fields }))
 }
 
 /// Where the body ends, and whether that is said plainly.
 fn framing(parts: &response::Parts, named: &Named, method: &Method) -> Result<(Framing, bool), HeadFault> {
-    let is_chunked = named.coding && is_chunked(&parts.headers)?;
+    let coding = if named.coding { fields::coding(&parts.headers) } else { Coding::None };
+    let is_chunked = match coding {
+        Coding::None => false,
+        Coding::Chunked => true,
+        Coding::Other => return Err(HeadFault::TransferEncoding),
+    };
     if is_chunked && parts.version == Version::HTTP_10 {
         return Err(HeadFault::TransferEncoding);
     }
-    let (length, members) = if named.length { length(&parts.headers)? } else { (None, 0) };
+    let (length, members) = match named.length {
+        true => fields::length(&parts.headers).ok_or(HeadFault::ContentLength)?,
+        false => (None, 0),
+    };
     if is_chunked && length.is_some() {
         return Err(HeadFault::TwoFramings);
     }
@@ -252,55 +246,10 @@ fn framing(parts: &response::Parts, named: &Named, method: &Method) -> Result<(F
     })
 }
 
-/// Whether the one coding is `chunked`.
-fn is_chunked(headers: &HeaderMap) -> Result<bool, HeadFault> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(false),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
-        _ => Err(HeadFault::TransferEncoding),
-    }
-}
-
-/// The one length that all fields and list members say, and how many say it.
-fn length(headers: &HeaderMap) -> Result<(Option<u64>, usize), HeadFault> {
-    let (mut length, mut members) = (None, 0);
-    for member in headers.get_all(CONTENT_LENGTH).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-    {
-        let digits = member.trim_ascii();
-        let number = digits.iter().try_fold(0_u64, |number, digit| {
-            digit.is_ascii_digit().then(|| number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))).flatten()
-        });
-        match number {
-            Some(number) if !digits.is_empty() && length.is_none_or(|before| before == number) => length = Some(number),
-            _ => return Err(HeadFault::ContentLength),
-        }
-        members += 1;
-    }
-    Ok((length, members))
-}
-
 fn keeps_idle(headers: &HeaderMap) -> Option<Duration> {
     let mut parameters = headers.get(KEEP_ALIVE)?.to_str().ok()?.split(',');
     let seconds = parameters.find_map(|parameter| parameter.trim().strip_prefix("timeout=")?.parse().ok());
     seconds.map(Duration::from_secs)
-}
-
-fn keeps_alive(parts: &response::Parts, named: &Named) -> bool {
-    let mut keeps = parts.version == Version::HTTP_11;
-    if !named.connection {
-        return keeps;
-    }
-    for option in
-        parts.headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-    {
-        let option = option.trim_ascii();
-        if option.eq_ignore_ascii_case(b"close") {
-            return false;
-        }
-        keeps |= option.eq_ignore_ascii_case(b"keep-alive");
-    }
-    keeps
 }
 
 #[cfg(test)]
@@ -332,7 +281,7 @@ mod tests {
             .expect("whole");
         assert_eq!((head.parts.status, head.parts.version), (StatusCode::OK, Version::HTTP_11));
         assert_eq!(head.parts.headers.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
-        assert_eq!(head.reason.as_deref(), Some(&b"Fine"[..]));
+        assert_eq!(head.reason, Some(ReasonPhrase((*b"Fine").into())));
         assert_eq!((&buffer[..], head.framing), (&b"abc"[..], Framing::Length(3)));
         let usual = take("HTTP/1.1 404 Not Found\r\n\r\n", &Method::GET).expect("a head").expect("whole");
         assert_eq!(usual.reason, None);

@@ -64,7 +64,7 @@ async fn clients_of_http_1_0_are_held_and_know_their_answers_end() {
     stage.hold_raw(&mut client, "GET /poll HTTP/1.0\r\nhost: a\r\n\r\n").await;
     assert_eq!(stage.release("once").await, 1);
     let answer = read_rest(&mut client).await;
-    assert!(answer.starts_with("HTTP/1.0 200 OK\r\n") && answer.ends_with("\r\n\r\nonce"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nonce"), "{answer}");
     assert!(!answer.contains("transfer-encoding"), "{answer}");
 
     let mut client = dial(at).await;
@@ -72,7 +72,7 @@ async fn clients_of_http_1_0_are_held_and_know_their_answers_end() {
         stage.hold_raw(&mut client, "GET /poll HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\n\r\n").await;
         assert_eq!(stage.release(body).await, 1);
         let answer = read_until(&mut client, body).await;
-        assert!(answer.starts_with("HTTP/1.0 200 OK\r\n") && answer.contains("connection: keep-alive\r\n"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("connection: keep-alive\r\n"), "{answer}");
         assert!(answer.contains(&format!("content-length: {}\r\n", body.len())), "{answer}");
     }
 

@@ -71,6 +71,11 @@ async fn smuggling_shapes_are_refused_and_the_connection_closed() {
         let text = exchange(&proxy, format!("POST / HTTP/1.1\r\nHost: a\r\n{head}{behind}").as_bytes()).await;
         assert!(text.starts_with("HTTP/1.1 400 ") || text.starts_with("HTTP/1.1 501 "), "{head:?}: {text}");
         assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{head:?}: {text}");
+        // Whoever refuses it says why.
+        assert!(
+            text.contains("content-type: application/problem+json") && text.contains("request_id"),
+            "{head:?}: {text}"
+        );
         refused += 1.0;
     }
     let lines = seen.lock().expect("the notes").clone();

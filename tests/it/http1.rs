@@ -1,0 +1,130 @@
+//! A connection of HTTP/1.1 from one request to the next: what becomes of bodies that nobody wants, and what ends it.
+
+use crate::support::backend::{Backend, answer};
+use crate::support::client::{dial, raw, within};
+use crate::support::proxy::Proxy;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// `/here` is answered by a backend that reads its bodies; nothing else is there, so that nobody wants its body.
+async fn start() -> (Backend, Proxy) {
+    let backend = Backend::http(|request| async move {
+        let body = http_body_util::BodyExt::collect(request.into_body()).await.expect("a body").to_bytes();
+        answer(200, &[], format!("{} bytes", body.len()))
+    })
+    .await;
+    let proxy = Proxy::start(&format!(
+        "upstreams: {{ a: {{ servers: [\"http://{}\"] }} }}
+routes: [{{ name: here, match: {{ path: /here }}, proxy: {{ upstream: a }} }}]
+",
+        backend.address()
+    ));
+    (backend, proxy)
+}
+
+/// Writes, and reads until `until` came.
+async fn exchange(tcp: &mut TcpStream, bytes: &[u8], until: &str) -> String {
+    tcp.write_all(bytes).await.expect("written");
+    let mut text = String::new();
+    let reading = async {
+        let mut part = [0; 4096];
+        while !text.contains(until) {
+            let len = tcp.read(&mut part).await.expect("bytes");
+            assert!(len > 0, "ended before {until:?}: {text}");
+            text += std::str::from_utf8(&part[..len]).expect("text");
+        }
+    };
+    within("what is waited for", reading).await;
+    text
+}
+
+const HERE: &[u8] = b"POST /here HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab";
+
+#[tokio::test]
+async fn a_small_body_that_nobody_wants_does_not_end_the_connection() {
+    let (_backend, proxy) = start().await;
+    for body in
+        ["Content-Length: 9\r\n\r\nGET / HTTP", "Transfer-Encoding: chunked\r\n\r\n9\r\nGET / HTTP\r\n0\r\n\r\n"]
+    {
+        let body = body.replace("GET / HTTP", "GET /HTTP");
+        let mut tcp = dial(proxy.address("http")).await;
+        let request = format!("POST /nothing HTTP/1.1\r\nHost: a\r\n{body}");
+        // The answer comes before the body does.
+        let (head, rest) = request.split_at(request.find("\r\n\r\n").expect("a head") + 4);
+        let text = exchange(&mut tcp, head.as_bytes(), "request_id").await;
+        assert!(text.starts_with("HTTP/1.1 404 ") && !text.contains("connection: close"), "{text}");
+        let text = exchange(&mut tcp, &[rest.as_bytes(), HERE].concat(), "2 bytes").await;
+        assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_large_body_that_nobody_wants_ends_it_and_is_no_request() {
+    let (_backend, proxy) = start().await;
+    let behind = "GET /here HTTP/1.1\r\nHost: a\r\n\r\n".repeat(10_000);
+    let length = format!("Content-Length: {}\r\n\r\n{behind}", behind.len());
+    let chunked = format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{behind}\r\n0\r\n\r\n", behind.len());
+    for body in [length, chunked] {
+        let request = format!("POST /nothing HTTP/1.1\r\nHost: a\r\n{body}");
+        let text = raw(proxy.address("http"), request.as_bytes(), "").await;
+        assert!(text.starts_with("HTTP/1.1 404 ") && text.ends_with('}'), "{text}");
+        assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_was_not_asked_for_its_body_is_told_that_the_connection_ends() {
+    let (_backend, proxy) = start().await;
+    let expecting = "Host: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let refused = format!("POST /nothing HTTP/1.1\r\n{expecting}");
+    let text = raw(proxy.address("http"), refused.as_bytes(), "").await;
+    assert!(text.starts_with("HTTP/1.1 404 ") && text.contains("connection: close\r\n"), "{text}");
+    // Who sends it without waiting has the answer alone, and who is asked goes on after it.
+    let mut tcp = dial(proxy.address("http")).await;
+    let wanted = format!("POST /here HTTP/1.1\r\n{expecting}");
+    let text = exchange(&mut tcp, format!("{wanted}hello").as_bytes(), "5 bytes").await;
+    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    exchange(&mut tcp, wanted.as_bytes(), "HTTP/1.1 100 Continue\r\n\r\n").await;
+    let text = exchange(&mut tcp, &[b"hello", HERE].concat(), "2 bytes").await;
+    assert_eq!(text.matches("HTTP/1.1 200 ").count(), 2, "{text}");
+}
+
+#[tokio::test]
+async fn blank_lines_between_requests_begin_none() {
+    let (_backend, proxy) = start().await;
+    let mut tcp = dial(proxy.address("http")).await;
+    for before in ["", "\r\n", "\n\r\n"] {
+        exchange(&mut tcp, &[before.as_bytes(), HERE, b"\r\n"].concat(), "2 bytes").await;
+    }
+    // Byte by byte, with a blank line in each place where one may be.
+    for byte in [b"\r\n\r\n", HERE].concat() {
+        tcp.write_all(&[byte]).await.expect("written");
+    }
+    exchange(&mut tcp, b"\r\n", "2 bytes").await;
+}
+
+#[tokio::test]
+async fn an_answer_says_whether_more_may_be_asked() {
+    let (_backend, proxy) = start().await;
+    for (version, field, is_last) in [
+        ("1.1", "", false),
+        ("1.1", "Connection: close\r\n", true),
+        ("1.0", "", true),
+        ("1.0", "Connection: keep-alive\r\n", false),
+    ] {
+        let mut tcp = dial(proxy.address("http")).await;
+        let request = format!("GET /here HTTP/{version}\r\nHost: a\r\n{field}\r\n");
+        let text = exchange(&mut tcp, request.as_bytes(), "0 bytes").await;
+        let says = if version == "1.1" {
+            text.contains("connection: close\r\n")
+        } else {
+            !text.contains("connection: keep-alive\r\n")
+        };
+        assert_eq!(says, is_last, "{version} {field:?}: {text}");
+        if is_last {
+            assert_eq!(within("the end", tcp.read(&mut [0; 1])).await.ok(), Some(0));
+        } else {
+            exchange(&mut tcp, HERE, "2 bytes").await;
+        }
+    }
+}
