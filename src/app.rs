@@ -163,6 +163,7 @@ fn launch(config: Config, followed: Option<Followed>) -> Result<Running, StartEr
     let plan = Plan::make(&config, &[], workers)?;
     let metrics = Metrics::new();
     live::declare(&metrics, &config);
+    metrics.set_connections_by_worker(std::iter::repeat_n(0, workers));
     let hangups = followed.as_ref().map(|_| Hangups::hear()).transpose().map_err(StartError::Signal)?;
     let (comparable, hash, log) = (Comparable::of(&config), config.hash.clone(), config.log.clone());
     let (doors, _) = watch::channel(plan.commit());
@@ -202,7 +203,8 @@ fn share(
         channels_max: config.hub_limits.channels_max,
         history_bytes_max: config.hub_limits.history_bytes_max,
     };
-    let hub = Hub::new(config.workers.get(), Clock::start(), hub_limits, Arc::clone(&policies));
+    let workers = config.workers.get();
+    let hub = Hub::new(workers, Clock::start(), hub_limits, Arc::clone(&policies));
     let window = config.publish.idempotency_window;
     let around = bus::Around { hub: &hub, metrics: &metrics, readiness: &readiness, window, sessions: config.sessions };
     let audience = if config.bus.is_shared() { Audience::Everywhere } else { Audience::Here };
@@ -221,8 +223,8 @@ fn share(
         policies,
         publish: Arc::new(ArcSwap::from_pointee(config.publish)),
         limits: Arc::new(ArcSwap::from_pointee(config.limits)),
-        clients: Arc::default(),
-        private: Arc::default(),
+        clients: ConnectionCount::new(workers),
+        private: ConnectionCount::new(workers),
         metrics,
         readiness,
         drain: Drain::new(config.drain),

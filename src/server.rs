@@ -11,6 +11,7 @@ mod deadline;
 pub mod h1;
 pub mod h2;
 pub mod io;
+pub mod lanes;
 mod leaving;
 pub mod limits;
 pub mod link;

@@ -7,6 +7,7 @@
 use crate::app::StartError;
 use crate::config::Config;
 use crate::server::connection::Server;
+use crate::server::lanes::Lanes;
 use crate::server::listener::{self, Endpoint, ListenerSettings, Protocol, Protocols};
 use crate::server::tls;
 use arc_swap::ArcSwap;
@@ -41,6 +42,8 @@ pub struct Door {
     pub endpoint: Arc<ArcSwap<Endpoint>>,
     /// The workers' sockets, until each has taken its own.
     sockets: Mutex<Vec<Option<std::net::TcpListener>>>,
+    /// What one worker accepted and another is to serve.
+    lanes: Arc<Lanes>,
 }
 
 /// All doors of a configuration.
@@ -119,7 +122,8 @@ impl Door {
         let sockets = listener::bind(configured, workers).map_err(failed)?;
         let address = sockets.first().map_or(Ok(configured), std::net::TcpListener::local_addr).map_err(failed)?;
         let sockets = Mutex::new(sockets.into_iter().map(Some).collect());
-        Ok(Arc::new(Self { role, configured, address, endpoint: Arc::new(ArcSwap::from_pointee(endpoint)), sockets }))
+        let endpoint = Arc::new(ArcSwap::from_pointee(endpoint));
+        Ok(Arc::new(Self { role, configured, address, endpoint, sockets, lanes: Lanes::new(workers) }))
     }
 
     /// Whether it can go on as this listener: on the same address, whatever its name; on a free port, by its name.
@@ -171,26 +175,33 @@ struct Open {
     server: Rc<Server>,
     socket: Rc<tokio::net::TcpListener>,
     accepting: JoinHandle<()>,
+    taking: JoinHandle<()>,
 }
 
 impl Open {
     fn start(door: &Arc<Door>, server: Rc<Server>, socket: std::net::TcpListener) -> io::Result<Self> {
         let socket = Rc::new(tokio::net::TcpListener::from_std(socket)?);
         let endpoint = Arc::clone(&door.endpoint);
-        let accepting = spawn_local(listener::accept(Rc::clone(&server), endpoint, Rc::clone(&socket)));
-        Ok(Self { door: Arc::clone(door), server, socket, accepting })
+        let lanes = || Arc::clone(&door.lanes);
+        let taking = spawn_local(listener::take(Rc::clone(&server), Arc::clone(&endpoint), lanes()));
+        let accepting = spawn_local(listener::accept(Rc::clone(&server), endpoint, Rc::clone(&socket), lanes()));
+        Ok(Self { door: Arc::clone(door), server, socket, accepting, taking })
     }
 
     /// Closes it for good.
     fn close(self) {
         self.accepting.abort();
+        self.taking.abort();
         listener::accept_waiting(&self.server, &self.door.endpoint, &self.socket);
+        listener::take_waiting(&self.server, &self.door.endpoint, &self.door.lanes);
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.accepting.abort();
+        self.taking.abort();
+        self.door.lanes.close(self.server.worker);
     }
 }
 

@@ -50,7 +50,7 @@ async fn work(index: usize, shared: Arc<Shared>, mut stopped: watch::Receiver<Op
     if index == 0 {
         spawn_local(drain::conduct(Arc::clone(&shared)));
     }
-    let servers = Servers::new(&shared, &shard, &metrics, &leaves);
+    let servers = Servers::new(index, &shared, &shard, &metrics, &leaves);
     let gateway = Arc::clone(&shared.gateway);
     let upstreams = Rc::clone(&servers.upstreams);
     let doors = spawn_local(doors::keep(
@@ -129,7 +129,13 @@ struct Servers {
 }
 
 impl Servers {
-    fn new(shared: &Arc<Shared>, shard: &Rc<Shard>, metrics: &Rc<WorkerMetrics>, leaves: &Leaves) -> Self {
+    fn new(
+        index: usize,
+        shared: &Arc<Shared>,
+        shard: &Rc<Shard>,
+        metrics: &Rc<WorkerMetrics>,
+        leaves: &Leaves,
+    ) -> Self {
         let upstreams = Rc::new(Upstreams::new(Rc::clone(metrics)));
         let gateway = Gateway::new(gateway::Parts {
             settings: Arc::clone(&shared.gateway),
@@ -161,6 +167,7 @@ impl Servers {
         let server =
             |handler: Rc<dyn Handler>, limits: &Arc<ArcSwap<ServerLimits>>, count, leave: &watch::Sender<Leave>| {
                 Rc::new(Server {
+                    worker: index,
                     handler,
                     limits: Arc::clone(limits),
                     count: Arc::clone(count),
@@ -226,6 +233,9 @@ async fn tick(index: usize, shared: Arc<Shared>, shard: Rc<Shard>, metrics: Rc<W
                 turn += 1;
             }
             shared.metrics.set_connections_max(shared.limits.load().connections_max as u64);
+            let clients = &shared.clients;
+            let by_worker = (0..shared.hub.workers()).map(|worker| clients.open_at(worker) as u64);
+            shared.metrics.set_connections_by_worker(by_worker);
             let figures = shared.hub.figures();
             shared.metrics.set_hub(figures.channels as u64, figures.history_bytes as u64, figures.messages as u64);
         }

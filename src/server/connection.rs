@@ -3,7 +3,7 @@
 use crate::proto::http2::PREFACE;
 use crate::proto::problem::{MEDIA_TYPE, Problem};
 use crate::server::io::Io;
-use crate::server::limits::{ConnectionCount, Leave, Permit, Refused, ServerLimits};
+use crate::server::limits::{ConnectionCount, Leave, Permit, Place, Refused, ServerLimits};
 use crate::server::listener::{Endpoint, ListenerSettings, Protocol};
 use crate::server::request_id::RequestId;
 use crate::server::tls::stream::TlsStream;
@@ -29,6 +29,8 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What every connection of a worker shares.
 pub struct Server {
+    /// The worker's number.
+    pub worker: usize,
     /// Answers the requests.
     pub handler: Rc<dyn Handler>,
     /// The bounds in force.
@@ -54,8 +56,9 @@ pub(in crate::server) async fn serve(
     endpoint: Arc<Endpoint>,
     mut tcp: TcpStream,
     from: SocketAddr,
+    place: Place,
 ) {
-    let Some(permit) = admit(&server, &endpoint, &mut tcp, from).await else { return };
+    let Some(permit) = admit(&server, &endpoint, &mut tcp, from, place).await else { return };
     let limits = server.limits.load_full();
     let peer = Peer {
         address: from,
@@ -111,8 +114,14 @@ pub(in crate::server) struct Open {
 
 /// A place among the open connections, or the refusal told to the client. On TLS the connection is only closed: a
 /// handshake would cost what the limit is there to save.
-async fn admit(server: &Server, endpoint: &Endpoint, tcp: &mut TcpStream, from: SocketAddr) -> Option<Permit> {
-    let refused = match server.count.admit(from.ip(), &server.limits.load()) {
+async fn admit(
+    server: &Server,
+    endpoint: &Endpoint,
+    tcp: &mut TcpStream,
+    from: SocketAddr,
+    place: Place,
+) -> Option<Permit> {
+    let refused = match server.count.admit(place, from.ip(), &server.limits.load()) {
         Ok(permit) => return Some(permit),
         Err(refused) => refused,
     };

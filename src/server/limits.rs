@@ -61,27 +61,84 @@ pub enum Refused {
     PerIp,
 }
 
-/// Counts open connections, in all and by address, and the requests on them.
-#[derive(Debug, Default)]
+/// How many connections more than another a worker may have before it gives the next one away.
+const UNEVEN_MAX: usize = 8;
+
+/// Counts open connections, in all, by worker and by address, and the requests on them.
+#[derive(Debug)]
 pub struct ConnectionCount {
     open: AtomicUsize,
+    by_worker: Box<[AtomicUsize]>,
     requests: AtomicUsize,
     by_ip: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A connection's place among those of a worker; dropping it gives it back.
+#[derive(Debug)]
+pub struct Place {
+    count: Arc<ConnectionCount>,
+    worker: u16,
+}
+
+impl Place {
+    /// Whose it is.
+    pub fn worker(&self) -> usize {
+        self.worker.into()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(of_worker) = self.count.by_worker.get(self.worker()) {
+            of_worker.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// One counted connection; dropping it gives the place back.
 #[derive(Debug)]
 pub struct Permit {
-    count: Arc<ConnectionCount>,
+    place: Place,
     ip: IpAddr,
 }
 
 impl ConnectionCount {
-    /// Counts a connection from `ip`, if the limits allow it.
+    /// No connections yet, for so many workers.
+    pub fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            open: AtomicUsize::default(),
+            by_worker: (0..workers).map(|_| AtomicUsize::default()).collect(),
+            requests: AtomicUsize::default(),
+            by_ip: Mutex::default(),
+        })
+    }
+
+    /// A place for a connection that `worker` accepted: its own, unless another has clearly fewer.
+    pub fn place(self: &Arc<Self>, worker: usize) -> Place {
+        let (fewest, other) =
+            (0..self.by_worker.len()).map(|other| (self.open_at(other), other)).min().unwrap_or_default();
+        let uneven_max = UNEVEN_MAX.max(fewest / 16);
+        self.place_at(if self.open_at(worker) > fewest + uneven_max { other } else { worker })
+    }
+
+    /// A place among the connections of a worker.
+    pub fn place_at(self: &Arc<Self>, worker: usize) -> Place {
+        if let Some(of_worker) = self.by_worker.get(worker) {
+            of_worker.fetch_add(1, Ordering::Relaxed);
+        }
+        Place { count: Arc::clone(self), worker: worker as u16 }
+    }
+
+    /// How many connections a worker has.
+    pub fn open_at(&self, worker: usize) -> usize {
+        self.by_worker.get(worker).map_or(0, |of_worker| of_worker.load(Ordering::Relaxed))
+    }
+
+    /// Counts a connection from `ip` that has a place with a worker, if the limits allow it.
     ///
     /// # Errors
     /// Which limit is reached.
-    pub fn admit(self: &Arc<Self>, ip: IpAddr, limits: &ServerLimits) -> Result<Permit, Refused> {
+    pub fn admit(&self, place: Place, ip: IpAddr, limits: &ServerLimits) -> Result<Permit, Refused> {
         // One client is one client, whether it came over [::] or 0.0.0.0.
         let ip = ip.to_canonical();
         if self.open.fetch_add(1, Ordering::Relaxed) >= limits.connections_max {
@@ -96,7 +153,7 @@ impl ConnectionCount {
             return Err(Refused::PerIp);
         }
         *of_ip += 1;
-        Ok(Permit { count: Arc::clone(self), ip })
+        Ok(Permit { place, ip })
     }
 
     /// Counts a request as under way until the guard is dropped.
@@ -128,8 +185,9 @@ impl Drop for InFlight {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.count.open.fetch_sub(1, Ordering::Relaxed);
-        let mut by_ip = self.count.by_ip.lock();
+        let count = &self.place.count;
+        count.open.fetch_sub(1, Ordering::Relaxed);
+        let mut by_ip = count.by_ip.lock();
         if let Some(of_ip) = by_ip.get_mut(&self.ip) {
             *of_ip -= 1;
             if *of_ip == 0 {
@@ -145,16 +203,32 @@ mod tests {
 
     #[test]
     fn limits_hold_and_places_come_back() {
-        let count = Arc::new(ConnectionCount::default());
+        let count = ConnectionCount::new(1);
         let limits = ServerLimits { connections_max: 3, connections_per_ip_max: 2, ..ServerLimits::default() };
         let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
-        let first = count.admit(a, &limits).expect("free");
-        let _second = count.admit(a, &limits).expect("free");
-        assert_eq!(count.admit(a, &limits).err(), Some(Refused::PerIp));
-        let _third = count.admit(b, &limits).expect("free");
-        assert_eq!(count.admit(b, &limits).err(), Some(Refused::Connections));
+        let admit = |ip| count.admit(count.place(0), ip, &limits);
+        let first = admit(a).expect("free");
+        let _second = admit(a).expect("free");
+        assert_eq!(admit(a).err(), Some(Refused::PerIp));
+        let _third = admit(b).expect("free");
+        assert_eq!(admit(b).err(), Some(Refused::Connections));
         drop(first);
         assert_eq!(count.open(), 2);
-        assert!(count.admit(a, &limits).is_ok());
+        assert!(admit(a).is_ok());
+    }
+
+    #[test]
+    fn what_is_accepted_goes_to_the_worker_with_the_fewest_once_it_is_uneven() {
+        let count = ConnectionCount::new(3);
+        // All are accepted by one worker.
+        let places: Vec<_> = (0..300).map(|_| count.place(0)).collect();
+        let open = [0, 1, 2].map(|worker| count.open_at(worker));
+        assert_eq!(open.iter().sum::<usize>(), 300);
+        assert!(open[0] <= open[1].min(open[2]) + UNEVEN_MAX + 1 && open[1].abs_diff(open[2]) <= 1, "{open:?}");
+        drop(places);
+        assert_eq!([0, 1, 2].map(|worker| count.open_at(worker)), [0; 3]);
+        // A few stay where they came.
+        let few: Vec<_> = (0..UNEVEN_MAX).map(|_| count.place(2).worker()).collect();
+        assert_eq!(few, [2; UNEVEN_MAX]);
     }
 }

@@ -1,6 +1,8 @@
 //! Where clients connect: the checked listener and its accept loop.
 
 use crate::server::connection::{self, Server};
+use crate::server::lanes::{Handed, Lanes};
+use crate::server::limits::Place;
 use crate::server::tls::TlsSettings;
 use arc_swap::ArcSwap;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -45,7 +47,8 @@ const TELL_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How many connections the kernel keeps that are not accepted yet.
 const BACKLOG: i32 = 4096;
 
-/// A listening socket for each worker, all on one address (SO_REUSEPORT): the kernel spreads connections over them.
+/// A listening socket for each worker, all on one address (SO_REUSEPORT): the kernel spreads connections over them, and [`Lanes`]
+/// even out what it does.
 ///
 /// TCP_NODELAY and TCP_USER_TIMEOUT are set here and inherited by what is accepted: a dead client is noticed a minute
 /// after it stopped acknowledging, without a timer of ours.
@@ -93,12 +96,26 @@ pub struct Endpoint {
     pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
-/// Accepts connections until dropped; each is served in a task of its own, as the endpoint is at that moment.
-pub async fn accept(server: Rc<Server>, endpoint: Arc<ArcSwap<Endpoint>>, listener: Rc<TcpListener>) {
+/// Accepts connections until dropped; each is served in a task of its own, as the endpoint is at that moment, by this worker or by one
+/// that has clearly fewer.
+pub async fn accept(
+    server: Rc<Server>,
+    endpoint: Arc<ArcSwap<Endpoint>>,
+    listener: Rc<TcpListener>,
+    lanes: Arc<Lanes>,
+) {
     let mut told_at: Option<Instant> = None;
     loop {
         match listener.accept().await {
-            Ok((tcp, from)) => begin(&server, &endpoint, tcp, from),
+            Ok((tcp, from)) => {
+                let place = server.count.place(server.worker);
+                if place.worker() == server.worker {
+                    begin(&server, &endpoint, tcp, from, place);
+                } else if let Some(Handed { tcp, from, place }) = give(&lanes, tcp, from, place) {
+                    drop(place);
+                    begin_handed(&server, &endpoint, tcp, from, server.count.place_at(server.worker));
+                }
+            }
             Err(error) => {
                 // What is open goes on, and new clients wait in the kernel.
                 if told_at.is_none_or(|at| at.elapsed() > TELL_AGAIN_AFTER) {
@@ -111,6 +128,41 @@ pub async fn accept(server: Rc<Server>, endpoint: Arc<ArcSwap<Endpoint>>, listen
     }
 }
 
+/// Gives a connection to another worker; it comes back if that one does not take it. What breaks on the way is gone.
+fn give(lanes: &Lanes, tcp: TcpStream, from: SocketAddr, place: Place) -> Option<Handed> {
+    let tcp = tcp.into_std().ok()?;
+    lanes.give(Handed { tcp, from, place }).err()
+}
+
+/// Serves what other workers accepted and gave to this one, until dropped.
+pub async fn take(server: Rc<Server>, endpoint: Arc<ArcSwap<Endpoint>>, lanes: Arc<Lanes>) {
+    lanes.open(server.worker);
+    loop {
+        let Handed { tcp, from, place } = lanes.next(server.worker).await;
+        begin_handed(&server, &endpoint, tcp, from, place);
+    }
+}
+
+/// Serves what was given to this worker before it stopped to take more.
+pub fn take_waiting(server: &Rc<Server>, endpoint: &ArcSwap<Endpoint>, lanes: &Lanes) {
+    for Handed { tcp, from, place } in lanes.close(server.worker) {
+        begin_handed(server, endpoint, tcp, from, place);
+    }
+}
+
+fn begin_handed(
+    server: &Rc<Server>,
+    endpoint: &ArcSwap<Endpoint>,
+    tcp: std::net::TcpStream,
+    from: SocketAddr,
+    place: Place,
+) {
+    match TcpStream::from_std(tcp) {
+        Ok(tcp) => begin(server, endpoint, tcp, from, place),
+        Err(error) => tracing::error!(%error, "a connection can't be watched"),
+    }
+}
+
 /// Accepts what the kernel has already taken for a listener that is about to close: these clients came in time.
 pub fn accept_waiting(server: &Rc<Server>, endpoint: &ArcSwap<Endpoint>, listener: &TcpListener) {
     // Past the reactor, which may not have heard of the last ones yet.
@@ -120,7 +172,7 @@ pub fn accept_waiting(server: &Rc<Server>, endpoint: &ArcSwap<Endpoint>, listene
         let Some(from) = from.as_socket() else { continue };
         let tcp = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp.into()));
         let Ok(tcp) = tcp else { continue };
-        begin(server, endpoint, tcp, from);
+        begin(server, endpoint, tcp, from, server.count.place_at(server.worker));
     }
 }
 
@@ -137,6 +189,6 @@ fn tell_of_failed_accept(listener: &str, error: &io::Error) {
     }
 }
 
-fn begin(server: &Rc<Server>, endpoint: &ArcSwap<Endpoint>, tcp: TcpStream, from: SocketAddr) {
-    tokio::task::spawn_local(connection::serve(Rc::clone(server), endpoint.load_full(), tcp, from));
+fn begin(server: &Rc<Server>, endpoint: &ArcSwap<Endpoint>, tcp: TcpStream, from: SocketAddr, place: Place) {
+    tokio::task::spawn_local(connection::serve(Rc::clone(server), endpoint.load_full(), tcp, from, place));
 }

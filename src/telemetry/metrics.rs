@@ -92,6 +92,11 @@ impl Metrics {
         self.totals.set_connections_max(connections);
     }
 
+    /// Says how many client connections each worker has; called about once a second.
+    pub fn set_connections_by_worker(&self, connections: impl Iterator<Item = u64>) {
+        self.totals.set_connections_by_worker(connections);
+    }
+
     /// Says how far the drain is, how many sessions it waits for, and for how long it has gone on.
     pub fn set_drain(&self, phase: Phase, left: usize, duration: Duration) {
         self.totals.drain.set(phase, left, u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));

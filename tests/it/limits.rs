@@ -237,6 +237,40 @@ async fn a_head_over_the_limit_is_refused_on_its_stream() {
 }
 
 #[tokio::test]
+async fn connections_are_spread_evenly_over_the_workers_and_all_are_served() {
+    let proxy = Proxy::start(&format!("{ROUTES}\nruntime: {{ workers: 3 }}\n"));
+    let to = proxy.address("http");
+    let mut held = Vec::new();
+    for _ in 0..90 {
+        held.push(Stream::of(open(Http::H1, to, get(to, "/events/m", &[("accept", "text/event-stream")])).await));
+    }
+    let of = |worker: usize| format!("pushbridge_server_worker_connections{{worker=\"{worker}\"}}");
+    let counted = async {
+        loop {
+            let mut open = Vec::new();
+            for worker in 0..3 {
+                open.push(metrics::value(&proxy, &of(worker)).await);
+            }
+            if open.iter().sum::<f64>() == 90.0 {
+                return open;
+            }
+        }
+    };
+    let open = within("90 connections", counted).await;
+    let (least, most) = open.iter().fold((f64::MAX, 0.0_f64), |(least, most), one| (least.min(*one), most.max(*one)));
+    assert!(most - least <= 9.0, "{open:?}");
+    let event = publish(proxy.address("publish"), r#"{"channel":"m","data":"all"}"#).await;
+    assert_eq!(event.json()["results"][0]["local_sessions"], 90);
+    for stream in &mut held {
+        stream.until("data: all\n").await;
+    }
+    drop(held);
+    for worker in 0..3 {
+        reaches(&proxy, &of(worker), 0.0).await;
+    }
+}
+
+#[tokio::test]
 async fn many_connections_leave_nothing_behind() {
     let proxy = start("connections: 2000, connections_per_ip: 2000");
     let files = || std::fs::read_dir(format!("/proc/{}/fd", proxy.id())).expect("it runs").count();

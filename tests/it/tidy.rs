@@ -235,6 +235,7 @@ fn every_metric_that_is_spoken_of_exists() {
     metrics.declare_listener("l");
     metrics.declare_route("r");
     metrics.declare_upstream("u");
+    metrics.set_connections_by_worker(std::iter::once(0));
     metrics.run_config(pushbridge::telemetry::metrics::RunningConfig {
         certificates: vec![("c".to_owned(), 0)],
         ..Default::default()

@@ -104,6 +104,8 @@ fn the_hub_says_how_large_it_is() {
     let metrics = Metrics::new();
     metrics.set_hub(3, 4096, 17);
     metrics.set_connections_max(100_000);
+    metrics.set_connections_by_worker([5, 6].into_iter());
+    check(&metrics, "pushbridge_server_worker_connections{worker=\"1\"} 6");
     check(&metrics, "pushbridge_server_connections_max 100000");
     check(&metrics, "pushbridge_hub_channels 3");
     check(&metrics, "pushbridge_hub_log_bytes 4096");
@@ -170,6 +172,7 @@ fn exported() -> Listing {
     metrics.declare_listener("…");
     metrics.declare_route("…");
     metrics.declare_upstream("…");
+    metrics.set_connections_by_worker(std::iter::once(0));
     metrics.run_config(RunningConfig {
         hash: "…".to_owned(),
         since_unix_secs: 0.0,
@@ -184,7 +187,7 @@ fn exported() -> Listing {
         assert!(!family.help().is_empty(), "{} has no help", family.name());
         let mut labels: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for pair in family.get_metric().iter().flat_map(|metric| metric.get_label()) {
-            let value = if matches!(pair.name(), "version" | "commit") { "…" } else { pair.value() };
+            let value = if matches!(pair.name(), "version" | "commit" | "worker") { "…" } else { pair.value() };
             labels.entry(pair.name().to_owned()).or_default().insert(value.to_owned());
         }
         let kind = format!("{:?}", family.get_field_type()).to_lowercase();

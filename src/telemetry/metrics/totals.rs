@@ -155,6 +155,7 @@ pub(super) struct Totals {
     pub(super) config: ConfigTotals,
     pub(super) drain: DrainTotals,
     connections_max: AtomicU64,
+    by_worker: RwLock<Vec<u64>>,
     channels: AtomicU64,
     log_bytes: AtomicU64,
     log_messages: AtomicU64,
@@ -169,6 +170,12 @@ impl Totals {
 
     pub(super) fn set_connections_max(&self, connections: u64) {
         self.connections_max.store(connections, Relaxed);
+    }
+
+    pub(super) fn set_connections_by_worker(&self, connections: impl Iterator<Item = u64>) {
+        let mut by_worker = self.by_worker.write();
+        by_worker.clear();
+        by_worker.extend(connections);
     }
 
     pub(super) fn figures(&self) -> Figures {
@@ -204,6 +211,10 @@ impl Totals {
                 family.sample(&[("listener", listener), ("protocol", protocol)], open(count) as f64);
             }
         });
+        let mut family = page.gauge("pushbridge_server_worker_connections", "Client connections that a worker has.");
+        for (worker, connections) in self.by_worker.read().iter().enumerate() {
+            family.sample(&[("worker", &worker.to_string())], *connections as f64);
+        }
         let mut family = page.gauge("pushbridge_server_connections_max", "Client connections that there may be.");
         family.sample(&[], self.connections_max.load(Relaxed) as f64);
         let mut family =
