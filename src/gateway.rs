@@ -129,7 +129,7 @@ impl Inner {
                         Ok(Outcome::Answer(answer)) => Ok(answer),
                         Err(error) => Err(error),
                     },
-                    Action::WebSocket(bridge) => Box::pin(self.websocket(bridge, parts, exchange)).await,
+                    Action::WebSocket(bridge) => Box::pin(self.websocket(bridge, parts, &body, exchange)).await,
                     Action::Proxy(proxy) => {
                         // Boxed, since it goes from hand to hand.
                         let request = Box::new(Request::from_parts(parts, body));

@@ -69,7 +69,7 @@ impl Inner {
         if handshake::is_asked_for(request, protocol) {
             // Its bytes would be taken for the first frames.
             if !body.is_end_stream() {
-                return Err(ClientError::BodyOnPush);
+                return Err(ClientError::UnwantedBody);
             }
             return self.push_websocket(route, channels, request, protocol, name).await.map(Outcome::Answer);
         }
@@ -79,7 +79,7 @@ impl Inner {
             _ => return Err(ClientError::PushMethod),
         }
         if !body.is_end_stream() {
-            return Err(ClientError::BodyOnPush);
+            return Err(ClientError::UnwantedBody);
         }
         let settings = &route.session;
         let fields = request.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());

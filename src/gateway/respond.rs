@@ -52,8 +52,8 @@ pub enum ClientError {
     #[error("a push route is read with GET; events are published on the publish listener")]
     PushMethod,
     /// A body where there is none to take.
-    #[error("a request on a push route has no body; send none")]
-    BodyOnPush,
+    #[error("a WebSocket's handshake and a request on a push route have no body; send none")]
+    UnwantedBody,
     /// No transport of the route fits.
     #[error("this route can't be read that way; ask for one of its transports")]
     NotAcceptable {
@@ -104,7 +104,7 @@ impl ClientError {
             Self::Request(error) => error.status(),
             Self::Route(Miss::NoRoute) => StatusCode::NOT_FOUND,
             Self::Route(Miss::Method { .. }) | Self::PushMethod => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Route(Miss::DotSegment) | Self::Parameter(_) | Self::Cursor(_) | Self::BodyOnPush => {
+            Self::Route(Miss::DotSegment) | Self::Parameter(_) | Self::Cursor(_) | Self::UnwantedBody => {
                 StatusCode::BAD_REQUEST
             }
             Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
@@ -127,7 +127,7 @@ impl ClientError {
             Self::Parameter(_)
             | Self::Cursor(_)
             | Self::PushMethod
-            | Self::BodyOnPush
+            | Self::UnwantedBody
             | Self::NotAcceptable { .. }
             | Self::Origin
             | Self::NoUpgrade

@@ -23,6 +23,7 @@ use futures_util::future::LocalBoxFuture;
 use h2::ext::Protocol;
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
+use http_body::Body as _;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -32,11 +33,16 @@ impl Inner {
         &self,
         route: &WebSocketRoute,
         mut request: Parts,
+        body: &Body,
         exchange: Exchange<'_>,
     ) -> Result<Answer, ClientError> {
         let protocol = request.extensions.get::<Protocol>().map(|protocol| protocol.as_str().to_owned());
         if !handshake::is_asked_for(&request, protocol.as_deref()) {
             return Err(ClientError::NoUpgrade);
+        }
+        // Its bytes would be taken for the first frames.
+        if !body.is_end_stream() {
+            return Err(ClientError::UnwantedBody);
         }
         let opened = Handshake::check(&request, protocol.as_deref(), &[]);
         let opened = opened.map_err(|error| ClientError::Handshake(error.into()))?;

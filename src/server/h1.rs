@@ -42,6 +42,9 @@ use std::task::Poll;
 use std::time::Duration;
 use wire::{NoHead, Wire};
 
+/// How long the rest of a request's body may take that nobody wants.
+const UNWANTED_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Serves requests until the connection ends or a session takes it over. `unread` was read already; `open` is held until the
 /// connection has ended.
 pub(in crate::server) async fn serve(server: Rc<Server>, io: Io, unread: Bytes, peer: Rc<Peer>, open: Open) {
@@ -192,6 +195,10 @@ impl Connection {
             let answer = self.unless_gone(answering).await?;
             let response = match answer {
                 Answer::Response(response) => response,
+                Answer::Hold(hold) if hold.head.status() == StatusCode::SWITCHING_PROTOCOLS && !self.is_read() => {
+                    tracing::debug!("another protocol can't begin within a request's body");
+                    return Err(End::Close.into());
+                }
                 Answer::Hold(hold) => {
                     let is_http11 = exchange.asked.is_http11;
                     return Err(Stop::TakenOver(TakeOver::Session { hold, is_http11 }));
@@ -204,7 +211,7 @@ impl Connection {
                     answering = Box::pin(async move { Answer::Response(later.respond().await) });
                     continue;
                 }
-                Answer::Waiting(waiting) if self.wire.borrow().body_is_over() => {
+                Answer::Waiting(waiting) if self.is_read() => {
                     // The head is of no use to what comes.
                     let exchange = Exchange { head: None, ..exchange };
                     return Err(Stop::TakenOver(TakeOver::Wait { waiting, exchange }));
@@ -220,7 +227,12 @@ impl Connection {
 
     fn may_repeat(&self, exchange: &Exchange) -> bool {
         let Asked { is_http11, keeps_alive, .. } = exchange.asked;
-        self.patience.lasts() && is_http11 && keeps_alive && self.wire.borrow().body_is_over()
+        self.patience.lasts() && is_http11 && keeps_alive && self.is_read()
+    }
+
+    /// Whether the request was read to its end.
+    fn is_read(&self) -> bool {
+        self.wire.borrow().body_is_over()
     }
 
     /// Waits for an answer for as long as there is somebody to get it.
@@ -245,21 +257,29 @@ impl Connection {
         drop(exchange.counted);
         if let Err(error) = sent {
             tracing::debug!(error = &error as &dyn std::error::Error, "connection failed");
-            return Err(if error.looks_whole(framing) { End::Reset } else { End::Close }.into());
+            // What ends with the connection must not look whole: the client may still read, though it sends no more.
+            return Err(if framing == http1::Framing::UntilClose { End::Reset } else { End::Close }.into());
         }
         if is_last || !self.settle().await { Err(End::Close.into()) } else { Ok(()) }
     }
 
     /// Waits for the end of the request's body; whether another request may follow.
     async fn settle(&mut self) -> bool {
-        if self.wire.borrow().body_is_over() {
+        if self.is_read() {
             return true;
         }
-        let Self { wire, deadline, bounds, .. } = self;
-        deadline.set(bounds.idle_timeout);
-        let settled = poll_fn(|cx| match wire.borrow_mut().poll_settled(cx) {
-            Poll::Ready(settled) => Poll::Ready(settled),
-            Poll::Pending => deadline.poll(cx).map(|()| false),
+        let Self { wire, deadline, leaving, .. } = self;
+        let settled = poll_fn(|cx| {
+            let mut wire = wire.borrow_mut();
+            if let Poll::Ready(settled) = wire.poll_settled(cx) {
+                return Poll::Ready(settled);
+            }
+            // Who still reads it for a backend has limits of its own.
+            if wire.is_unwanted() && !deadline.is_set() {
+                deadline.set(UNWANTED_TIMEOUT);
+            }
+            let is_over = leaving.poll(cx).is_ready() || deadline.poll(cx).is_ready();
+            if is_over { Poll::Ready(false) } else { Poll::Pending }
         })
         .await;
         deadline.clear();

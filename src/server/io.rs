@@ -36,6 +36,14 @@ impl Io {
         let _ = tokio::time::timeout(LINGER_TIMEOUT, closing).await;
     }
 
+    /// How many bytes that were written have not left this process: TLS keeps what the kernel does not take.
+    pub fn unsent_bytes(&self) -> usize {
+        match self {
+            Io::Tcp(_) => 0,
+            Io::Tls(tls) => tls.unsent_bytes(),
+        }
+    }
+
     /// Breaks the connection off: the client sees a reset (on TLS also no goodbye), not an end.
     pub fn reset(self) {
         let tcp = match &self {

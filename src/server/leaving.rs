@@ -26,11 +26,13 @@ impl Leaving {
         if *self.leave.borrow_and_update() == Leave::Now {
             return Poll::Ready(());
         }
-        let mut leave = self.leave.clone();
+        let leave = &self.leave;
         let waiting = self.waiting.get_or_insert_with(|| {
-            Box::pin(async move {
+            let mut leave = leave.clone();
+            // Without a budget it would say that it waits, and not do so.
+            Box::pin(tokio::task::unconstrained(async move {
                 let _ = leave.wait_for(|leave| *leave == Leave::Now).await;
-            })
+            }))
         });
         waiting.as_mut().poll(cx)
     }
@@ -39,7 +41,8 @@ impl Leaving {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::poll_fn;
+    use std::future::{Future as _, poll_fn};
+    use std::pin::pin;
 
     #[tokio::test]
     async fn only_the_last_word_ends_it_however_often_others_came_before() {
@@ -52,5 +55,21 @@ mod tests {
         let ending = tokio::join!(poll_fn(|cx| leaving.poll(cx)), async { sender.send_replace(Leave::Now) });
         assert_eq!(ending.1, Leave::AfterAnswer);
         poll_fn(|cx| Leaving::new(&sender.subscribe()).poll(cx)).await;
+    }
+
+    #[tokio::test]
+    async fn it_is_heard_also_by_who_has_used_up_its_turn() {
+        let sender = watch::Sender::new(Leave::Stay);
+        let mut leaving = Leaving::new(&sender.subscribe());
+        let mut is_asked = false;
+        let hearing = poll_fn(|cx| {
+            // The budget of the task's turn (tokio::task::coop).
+            while !is_asked && tokio::task::coop::has_budget_remaining() {
+                let _ = pin!(tokio::task::coop::consume_budget()).poll(cx);
+            }
+            is_asked = true;
+            leaving.poll(cx)
+        });
+        tokio::join!(hearing, async { sender.send_replace(Leave::Now) });
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::support::backend::{Backend, answer};
 use crate::support::client::{dial, raw, within};
+use crate::support::metrics;
 use crate::support::proxy::Proxy;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -127,4 +128,74 @@ async fn an_answer_says_whether_more_may_be_asked() {
             exchange(&mut tcp, HERE, "2 bytes").await;
         }
     }
+}
+
+const OPEN: &str = "pushbridge_server_connections_open{listener=\"http\",protocol=\"http/1.1\"}";
+
+/// A backend that answers before it has its request, with the begin of a body that has no end.
+async fn silent() -> (Backend, Proxy) {
+    let backend = Backend::raw(|mut tcp| async move {
+        let _ = tcp.read(&mut [0; 1000]).await;
+        let _ = tcp.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
+        let mut rest = vec![0; 1 << 16];
+        while let Ok(1..) = tcp.read(&mut rest).await {}
+    })
+    .await;
+    let proxy = Proxy::start(&backend.config(""));
+    (backend, proxy)
+}
+
+#[tokio::test]
+async fn a_client_that_goes_in_the_middle_of_its_answer_is_noticed_whatever_it_sent() {
+    let (_backend, proxy) = silent().await;
+    let post = "POST / HTTP/1.1\r\nHost: a\r\n";
+    for (request, more) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), ""),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "\r\n"),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "GET /more HTTP/1.1\r\n"),
+        (format!("{post}Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n"), ""),
+        (format!("{post}Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n"), "0\r\n\r\n"),
+        (format!("{post}Content-Length: 5\r\n\r\nab"), ""),
+        (format!("{post}Content-Length: 5\r\n\r\nab"), "cde"),
+    ] {
+        let mut tcp = dial(proxy.address("http")).await;
+        exchange(&mut tcp, request.as_bytes(), "hello").await;
+        metrics::reaches(&proxy, OPEN, 1.0).await;
+        tcp.write_all(more.as_bytes()).await.expect("written");
+        drop(tcp);
+        metrics::reaches(&proxy, OPEN, 0.0).await;
+    }
+}
+
+#[tokio::test]
+async fn what_ends_with_the_connection_is_not_cut_in_silence() {
+    let (_backend, proxy) = silent().await;
+    let mut tcp = dial(proxy.address("http")).await;
+    exchange(&mut tcp, b"GET / HTTP/1.0\r\n\r\n", "hello").await;
+    // It sends no more, as `nc -N` does, and counts as gone; it may still read.
+    tcp.shutdown().await.expect("half closed");
+    let rest = within("the end", async move { tcp.read_to_end(&mut Vec::new()).await }).await;
+    assert!(rest.is_err(), "a clean end");
+}
+
+#[tokio::test]
+async fn a_handshake_with_a_body_opens_no_websocket() {
+    let backend = Backend::http(|_| async { answer(200, &[], "") }).await;
+    let proxy = Proxy::start(&format!(
+        "upstreams: {{ a: {{ servers: [\"http://{}\"] }} }}
+routes: [{{ name: ws, match: {{ path: /ws }}, websocket: {{ upstream: a }} }}]
+",
+        backend.address()
+    ));
+    let handshake = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for body in [
+        "Transfer-Encoding: chunked\r\n\r\n8\r\n",
+        "Content-Length: 8\r\nExpect: 100-continue\r\n\r\n",
+        "Content-Length: 2\r\n\r\nab",
+    ] {
+        let text = raw(proxy.address("http"), format!("{handshake}{body}").as_bytes(), "request_id").await;
+        assert!(text.starts_with("HTTP/1.1 400 "), "{text}");
+    }
+    assert_eq!(backend.connections(), 0);
 }

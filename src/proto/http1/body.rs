@@ -172,6 +172,9 @@ impl BodyReader {
     }
 
     fn trailers(&mut self, buffer: &mut BytesMut) -> Result<Piece, BodyFault> {
+        if buffer.starts_with(b"\n") {
+            return Err(BodyFault::Trailers);
+        }
         if buffer.starts_with(b"\r\n") {
             buffer.advance(2);
             self.state = State::Done;
@@ -182,8 +185,13 @@ impl BodyReader {
         let Some(end) = memchr::memmem::find(window, b"\n\r\n") else {
             return if window.len() == TRAILER_BYTES_MAX { Err(BodyFault::Trailers) } else { Ok(Piece::More) };
         };
+        let section = &window[..end + 3];
+        // A reader that takes no bare LF for a line's end would see another end of the body.
+        if memchr::memchr_iter(b'\n', section).any(|at| !section[..at].ends_with(b"\r")) {
+            return Err(BodyFault::Trailers);
+        }
         let mut storage = [httparse::EMPTY_HEADER; TRAILERS_MAX];
-        let parsed = httparse::parse_headers(&window[..end + 3], &mut storage).map_err(|_| BodyFault::Trailers)?;
+        let parsed = httparse::parse_headers(section, &mut storage).map_err(|_| BodyFault::Trailers)?;
         let httparse::Status::Complete((len, fields)) = parsed else { return Err(BodyFault::Trailers) };
         let mut trailers = HeaderMap::with_capacity(fields.len());
         for field in fields {
@@ -278,6 +286,9 @@ mod tests {
         check(Framing::Chunked, "1\r\nab\r\n0\r\n\r\n", Err(BodyFault::ChunkEnd));
         check(Framing::Chunked, "1\r\na\n0\r\n\r\n", Err(BodyFault::ChunkEnd));
         check(Framing::Chunked, "1\r\na\r\n0\r\nno field\r\n\r\n", Err(BodyFault::Trailers));
+        check(Framing::Chunked, "1\r\na\r\n0\r\n\nGET / HTTP/1.1\r\n\r\n", Err(BodyFault::Trailers));
+        check(Framing::Chunked, "1\r\na\r\n0\r\nA: b\n\nGET / HTTP/1.1\r\n\r\n", Err(BodyFault::Trailers));
+        check(Framing::Chunked, "1\r\na\r\n0\r\nA: b\nC: d\r\n\r\n", Err(BodyFault::Trailers));
         for cut in ["", "1", "1\r\n", "1\r\na", "1\r\na\r\n", "1\r\na\r\n0\r\n", "1\r\na\r\n0\r\nx-sum: 7\r\n"] {
             check(Framing::Chunked, cut, Err(BodyFault::Cut));
         }

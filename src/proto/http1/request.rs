@@ -9,6 +9,9 @@ use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, request};
 use std::mem::MaybeUninit;
 
+/// Room for fields that are added on the way: a map that grows hashes all its names anew.
+const ADDED_FIELDS: usize = 8;
+
 /// A request's head.
 #[derive(Debug)]
 pub struct RequestHead {
@@ -146,7 +149,7 @@ fn parse(bytes: &[u8], bytes_max: usize) -> Result<Option<(RequestHead, usize)>,
     parts.uri = Uri::from_maybe_shared(part(target)).map_err(|_| RequestFault::Target)?;
     parts.version = if outline.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     let mut named = Named::default();
-    parts.headers.reserve(outline.headers.len());
+    parts.headers.reserve(outline.headers.len() + ADDED_FIELDS);
     for field in outline.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| RequestFault::Field)?;
         let value = HeaderValue::from_maybe_shared(part(field.value)).map_err(|_| RequestFault::Field)?;

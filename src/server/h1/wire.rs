@@ -2,6 +2,9 @@
 //!
 //! What is read goes through a buffer that all connections of a worker share, and a head is copied out of it: a connection that
 //! waits has no buffer. Only the body of a request is read into memory of its own, because it is handed on as it is.
+//!
+//! A socket remembers one task that waits to read it and one that waits to write. The driver and the body's reader may be in two tasks: so
+//! only the reader waits to read while there is one, and tells the driver when it is done; and who ends a 100 that the other began says so.
 
 use crate::proto::http1::{BodyReader, Framing, Piece, RequestFault, RequestHead, RequestReader};
 use crate::server::body::{Body, BodyError};
@@ -16,8 +19,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
-/// The most that is read of what a client sends ahead of its answer.
-const AHEAD_BYTES: usize = 1024;
+/// What is read at once of what a client sends ahead of its answer, and how much of it is kept; the rest waits in the kernel.
+const AHEAD_READ_BYTES: usize = 1024;
+const AHEAD_BYTES_MAX: usize = 64 * 1024;
 /// What is read at once of a head.
 const HEAD_READ_BYTES: usize = 16 * 1024;
 /// What is read at once of a body, at first, and of a large one.
@@ -55,16 +59,21 @@ pub(super) struct Wire {
     /// What was read and not used.
     input: BytesMut,
     heads: RequestReader,
+    /// How many requests there were: a reader knows whose body it reads.
+    requests: u64,
     /// The body of the latest request.
     body: BodyReader,
     reading: Reading,
-    /// What of the 100 is still to be sent before the body comes.
-    unsent_continue: &'static [u8],
+    interim: Interim,
     body_read_bytes: usize,
     /// How much of a body that nobody wants is still read and dropped.
     unwanted_bytes_left: u64,
-    /// Who waits for the body to be settled.
+    /// Whether the client closed, or the connection broke.
+    is_gone: bool,
+    /// Who waits until nobody reads the body any more.
     driver: Option<Waker>,
+    /// Who waits for room for a 100.
+    asking: Option<Waker>,
 }
 
 /// Who reads the body.
@@ -74,8 +83,21 @@ enum Reading {
     Reader,
     /// Nobody: its reader was dropped.
     Nobody,
-    /// It broke off or is malformed: where the next request begins is unknown.
+    /// Nobody, and where the next request begins is unknown: it broke off, is malformed, or its client was not asked for it.
     Broken,
+}
+
+/// How far the 100 is that a client waits for before it sends its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interim {
+    /// Not begun: it may be left out.
+    Due,
+    /// This is still to be written.
+    Unsent(&'static [u8]),
+    /// Written, as far as it has not left this process.
+    Unflushed,
+    /// Sent, or not wanted.
+    Done,
 }
 
 impl Wire {
@@ -85,12 +107,15 @@ impl Wire {
             io: Some(io),
             input: unread.into(),
             heads: RequestReader::default(),
+            requests: 0,
             body: BodyReader::new(Framing::Empty),
             reading: Reading::Reader,
-            unsent_continue: b"",
+            interim: Interim::Done,
             body_read_bytes: BODY_READ_BYTES,
             unwanted_bytes_left: UNWANTED_BYTES_MAX,
+            is_gone: false,
             driver: None,
+            asking: None,
         }))
     }
 
@@ -135,15 +160,19 @@ impl Wire {
     }
 
     fn head_of_input(&mut self, bytes_max: usize) -> Result<Option<RequestHead>, RequestFault> {
-        if !self.heads.has_begun() {
-            self.use_up(blank_lines(&self.input));
-        }
+        self.skip_blank_lines();
         if self.input.is_empty() {
             return Ok(None);
         }
         let Some((head, len)) = self.heads.read(&self.input, bytes_max)? else { return Ok(None) };
         self.use_up(len);
         Ok(Some(head))
+    }
+
+    fn skip_blank_lines(&mut self) {
+        if !self.heads.has_begun() {
+            self.use_up(blank_lines(&self.input));
+        }
     }
 
     fn use_up(&mut self, len: usize) {
@@ -161,9 +190,10 @@ impl Wire {
     /// Begins with the body of a request whose head was read.
     pub(super) fn begin_body(wire: &Rc<RefCell<Self>>, head: &RequestHead) -> Body {
         let this = &mut *wire.borrow_mut();
+        this.requests += 1;
         this.body = BodyReader::new(head.framing);
         this.reading = Reading::Reader;
-        this.unsent_continue = b"";
+        this.interim = Interim::Done;
         this.unwanted_bytes_left = UNWANTED_BYTES_MAX;
         if this.body.is_done() {
             return Body::empty();
@@ -173,9 +203,9 @@ impl Wire {
             return Body::full(whole);
         }
         if head.expects_continue && this.input.is_empty() {
-            this.unsent_continue = CONTINUE;
+            this.interim = Interim::Due;
         }
-        Reader(Rc::clone(wire)).into()
+        Reader { wire: Rc::clone(wire), request: this.requests }.into()
     }
 
     /// Whether the body was read to its end.
@@ -183,12 +213,17 @@ impl Wire {
         self.body.is_done()
     }
 
+    /// Whether nobody reads the body any more.
+    pub(super) fn is_unwanted(&self) -> bool {
+        self.reading != Reading::Reader
+    }
+
     /// The answer begins: whether it is the last one of the connection, because the end of the request's body is unknown or too
     /// far away.
     pub(super) fn answer_begins(&mut self) -> bool {
-        if self.unsent_continue.len() == CONTINUE.len() {
+        if self.interim == Interim::Due {
             // A client that was not asked for its body may or may not send it.
-            self.unsent_continue = b"";
+            self.interim = Interim::Done;
             self.reading = Reading::Broken;
         }
         self.ends_here()
@@ -223,25 +258,30 @@ impl Wire {
                 Piece::End => return Poll::Ready(None),
                 Piece::More => {}
             }
-            ready!(self.poll_continue(cx))?;
+            if self.interim == Interim::Due {
+                self.interim = Interim::Unsent(CONTINUE);
+            }
+            if self.poll_interim(cx)?.is_pending() {
+                self.asking = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
             if ready!(self.poll_fill(cx))? == 0 {
                 self.body.close()?;
             }
         }
     }
 
-    /// Asks a client that waits for it for its body.
-    fn poll_continue(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.unsent_continue.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        while !self.unsent_continue.is_empty() {
-            let unsent = self.unsent_continue;
+    /// Sends what there is of a 100 that has begun.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Interim::Unsent(unsent) = self.interim {
             let sent = ready!(self.ask(|io| io.poll_write(cx, unsent)))?;
-            self.unsent_continue = &unsent[sent..];
+            self.interim = if sent < unsent.len() { Interim::Unsent(&unsent[sent..]) } else { Interim::Unflushed };
         }
-        // What TLS keeps of it goes with what is written next.
-        self.ask(|io| io.poll_flush(cx))
+        if self.interim == Interim::Unflushed {
+            ready!(self.ask(|io| io.poll_flush(cx)))?;
+            self.interim = Interim::Done;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Reads more of the body; none is the end.
@@ -252,7 +292,9 @@ impl Wire {
             self.input.reserve(wanted);
         }
         let Some(io) = &mut self.io else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
-        let len = ready!(pin!(io.read_buf(&mut self.input)).poll(cx))?;
+        let read = ready!(pin!(io.read_buf(&mut self.input)).poll(cx));
+        self.is_gone = !matches!(read, Ok(1..));
+        let len = read?;
         if len >= self.body_read_bytes {
             self.body_read_bytes = (self.body_read_bytes * 2).min(BODY_READ_BYTES_MAX);
         }
@@ -266,25 +308,23 @@ impl Wire {
         }
     }
 
-    /// Ready when nobody reads the request's body any more: whether another request may follow. What nobody wanted of it is
+    /// Ready when nobody reads the request's body any more: whether another request may follow. What nobody wants of it is
     /// dropped, as far as that is worth it.
     pub(super) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        loop {
-            match self.reading {
-                _ if self.body.is_done() => break,
-                Reading::Broken => return Poll::Ready(false),
-                Reading::Reader => {
-                    self.driver = Some(cx.waker().clone());
-                    return Poll::Pending;
-                }
-                Reading::Nobody if self.ends_here() => return Poll::Ready(false),
-                Reading::Nobody => {}
+        while !self.body.is_done() {
+            if self.ends_here() {
+                return Poll::Ready(false);
+            }
+            if self.reading == Reading::Reader {
+                self.driver = Some(cx.waker().clone());
+                return Poll::Pending;
             }
             let Some(frame) = ready!(self.poll_body(cx)) else { continue };
             let len = frame.map_or(u64::MAX, |frame| frame.data_ref().map_or(0, |data| data.len() as u64));
             match self.unwanted_bytes_left.checked_sub(len) {
                 Some(left) => self.unwanted_bytes_left = left,
-                None => return Poll::Ready(false),
+                // So that nobody goes on in the middle of it.
+                None => self.reading = Reading::Broken,
             }
         }
         self.body_read_bytes = BODY_READ_BYTES;
@@ -294,23 +334,38 @@ impl Wire {
     /// Ready when the client has gone whose request is being answered: it closed, or the connection broke. What it sends ahead is
     /// kept.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.body.is_done() || !self.input.is_empty() {
-            return Poll::Pending;
-        }
-        let mut space = [const { MaybeUninit::uninit() }; AHEAD_BYTES];
-        let mut ahead = ReadBuf::uninit(&mut space);
-        let read = ready!(self.ask(|io| io.poll_read(cx, &mut ahead)));
-        if read.is_err() || ahead.filled().is_empty() {
+        // While somebody reads the body, that one hears of the end.
+        let may_listen = self.poll_settled(cx).is_ready();
+        if self.is_gone {
             return Poll::Ready(());
         }
-        self.input.extend_from_slice(ahead.filled());
+        if !may_listen {
+            return Poll::Pending;
+        }
+        while self.input.len() < AHEAD_BYTES_MAX {
+            let mut space = [const { MaybeUninit::uninit() }; AHEAD_READ_BYTES];
+            let mut ahead = ReadBuf::uninit(&mut space);
+            let read = ready!(self.ask(|io| io.poll_read(cx, &mut ahead)));
+            if read.is_err() || ahead.filled().is_empty() {
+                self.is_gone = true;
+                return Poll::Ready(());
+            }
+            self.input.extend_from_slice(ahead.filled());
+            if self.body.is_done() {
+                self.skip_blank_lines();
+            }
+        }
         Poll::Pending
     }
 
     /// Writes what the kernel takes.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        // Of a 100 that has begun.
-        ready!(self.poll_continue(cx))?;
+        if matches!(self.interim, Interim::Unsent(_)) {
+            ready!(self.poll_interim(cx))?;
+            if let Some(asking) = self.asking.take() {
+                asking.wake();
+            }
+        }
         self.ask(|io| match slices {
             [one] => io.poll_write(cx, one),
             several => io.poll_write_vectored(cx, several),
@@ -320,6 +375,11 @@ impl Wire {
     /// Ready when all that was written has left this process.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.ask(|io| io.poll_flush(cx))
+    }
+
+    /// How many bytes that were written have not left this process.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.io.as_ref().map_or(0, Io::unsent_bytes)
     }
 
     fn ask<T>(&mut self, ask: impl FnOnce(Pin<&mut Io>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -340,28 +400,132 @@ fn blank_lines(bytes: &[u8]) -> usize {
 }
 
 /// Reads the body of a request that was not there with its head.
-pub(in crate::server) struct Reader(Rc<RefCell<Wire>>);
+pub(in crate::server) struct Reader {
+    wire: Rc<RefCell<Wire>>,
+    /// Whose body it is: a reader may be dropped when the connection has gone on.
+    request: u64,
+}
 
 impl Reader {
     pub(in crate::server) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.0.borrow_mut().poll_body(cx)
+        let wire = &mut *self.wire.borrow_mut();
+        if wire.requests == self.request { wire.poll_body(cx) } else { Poll::Ready(None) }
     }
 
     pub(in crate::server) fn is_at_end(&self) -> bool {
-        self.0.borrow().body.is_done()
+        let wire = self.wire.borrow();
+        wire.requests != self.request || wire.body.is_done()
     }
 
     pub(in crate::server) fn size_hint(&self) -> SizeHint {
-        self.0.borrow().body.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+        let wire = self.wire.borrow();
+        if wire.requests != self.request {
+            return SizeHint::with_exact(0);
+        }
+        wire.body.left().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        let wire = &mut *self.0.borrow_mut();
+        let wire = &mut *self.wire.borrow_mut();
+        if wire.requests != self.request {
+            return;
+        }
         if wire.reading == Reading::Reader {
-            wire.reading = Reading::Nobody;
+            // A client that was not asked for its body may or may not send it.
+            let is_unasked = std::mem::replace(&mut wire.interim, Interim::Done) == Interim::Due;
+            wire.reading = if is_unasked { Reading::Broken } else { Reading::Nobody };
         }
         wire.settled();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body::Body as _;
+    use std::future::poll_fn;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+
+    async fn connection() -> (TcpStream, Rc<RefCell<Wire>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let server = listener.accept().await.expect("a connection").0;
+        (client, Wire::new(Io::Tcp(server), b""))
+    }
+
+    async fn request(wire: &Rc<RefCell<Wire>>) -> Body {
+        let head = poll_fn(|cx| wire.borrow_mut().poll_head(8192, cx)).await.expect("a head");
+        Wire::begin_body(wire, &head)
+    }
+
+    async fn read(body: &mut Body) -> Vec<u8> {
+        let mut data = Vec::new();
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+            data.extend_from_slice(&frame.expect("no error").into_data().expect("data"));
+        }
+        data
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_outlives_its_request_touches_no_other() {
+        let (mut client, wire) = connection().await;
+        client.write_all(b"POST /1 HTTP/1.1\r\nContent-Length: 2\r\n\r\n").await.expect("written");
+        let mut first = request(&wire).await;
+        client.write_all(b"abPOST /2 HTTP/1.1\r\nContent-Length: 90000\r\n\r\ncd").await.expect("written");
+        assert_eq!(read(&mut first).await, b"ab");
+        let mut second = request(&wire).await;
+        assert!(poll_fn(|cx| Pin::new(&mut first).poll_frame(cx)).await.is_none());
+        drop(first);
+        assert!(!wire.borrow().is_unwanted() && !wire.borrow_mut().answer_begins());
+        client.write_all(&[b'x'; 89_998]).await.expect("written");
+        assert_eq!(read(&mut second).await.len(), 90_000);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_is_noticed_whoever_reads() {
+        for (sent, is_read) in [("", false), ("12345", false), ("12345", true), ("12345\r\n\r\nGET /", true)] {
+            let (mut client, wire) = connection().await;
+            let head = "POST /1 HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
+            client.write_all(head.as_bytes()).await.expect("written");
+            let mut body = request(&wire).await;
+            let gone = async {
+                // What the driver does while somebody else has the body.
+                poll_fn(|cx| wire.borrow_mut().poll_gone(cx)).await;
+            };
+            let reading = async {
+                client.write_all(sent.as_bytes()).await.expect("written");
+                if is_read {
+                    read(&mut body).await;
+                }
+                drop(client);
+                if !is_read {
+                    // To the end, or to where it broke off.
+                    while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
+                }
+            };
+            tokio::join!(gone, reading);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_wants_is_dropped_up_to_a_bound() {
+        for (len, lasts) in [(UNWANTED_BYTES_MAX, true), (UNWANTED_BYTES_MAX + 1, false)] {
+            for chunked in [false, true] {
+                let (mut client, wire) = connection().await;
+                let framing =
+                    if chunked { "Transfer-Encoding: chunked".to_owned() } else { format!("Content-Length: {len}") };
+                client.write_all(format!("POST / HTTP/1.1\r\n{framing}\r\n\r\n").as_bytes()).await.expect("written");
+                drop(request(&wire).await);
+                let data = vec![b'x'; len as usize];
+                let sent =
+                    if chunked { [format!("{len:x}\r\n").as_bytes(), &data, b"\r\n0\r\n\r\n"].concat() } else { data };
+                let settled = poll_fn(|cx| wire.borrow_mut().poll_settled(cx));
+                let (settled, _) = tokio::join!(settled, client.write_all(&sent));
+                assert_eq!(settled, lasts, "{len} {chunked}");
+            }
+        }
     }
 }

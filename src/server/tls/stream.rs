@@ -86,6 +86,11 @@ impl TlsStream {
         &self.tcp
     }
 
+    /// How many bytes of records the kernel has not taken yet.
+    pub fn unsent_bytes(&self) -> usize {
+        self.unsent.len()
+    }
+
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_send(cx))?;
