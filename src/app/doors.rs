@@ -188,12 +188,17 @@ impl Open {
         Ok(Self { door: Arc::clone(door), server, socket, accepting, taking })
     }
 
-    /// Closes it for good.
-    fn close(self) {
+    /// Closes it for good. The accepts end first: what they hold of the socket would keep it open, and clients would come whom nobody
+    /// accepts.
+    fn close(mut self) {
         self.accepting.abort();
         self.taking.abort();
-        listener::accept_waiting(&self.server, &self.door.endpoint, &self.socket);
-        listener::take_waiting(&self.server, &self.door.endpoint, &self.door.lanes);
+        spawn_local(async move {
+            let _ = (&mut self.accepting).await;
+            let _ = (&mut self.taking).await;
+            listener::accept_waiting(&self.server, &self.door.endpoint, &self.socket);
+            listener::take_waiting(&self.server, &self.door.endpoint, &self.door.lanes);
+        });
     }
 }
 

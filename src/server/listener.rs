@@ -159,7 +159,7 @@ fn begin_handed(
 ) {
     match TcpStream::from_std(tcp) {
         Ok(tcp) => begin(server, endpoint, tcp, from, place),
-        Err(error) => tracing::error!(%error, "a connection can't be watched"),
+        Err(error) => tracing::debug!(%error, "connection failed"),
     }
 }
 

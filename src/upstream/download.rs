@@ -39,8 +39,8 @@ pub(super) fn response(answered: Answered) -> Response {
                 lease.finish();
                 return Response::from_parts(head, Body::full(bytes));
             }
-            if let Some(rest) = rest {
-                lease.send_rest(rest);
+            if let Some((rest, limit)) = rest {
+                lease.send_rest(rest, limit);
             }
             Reading::Http1(body)
         }

@@ -17,6 +17,7 @@ use http::StatusCode;
 use hyper::body::Incoming;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// A response head with what its body still needs.
@@ -43,7 +44,8 @@ impl Outgoing {
 /// Where a response's body comes from.
 pub(super) enum Source {
     /// Its connection; the request may have a rest to send meanwhile.
-    Http1 { framing: Framing, rest: Option<Box<Sending>> },
+    /// With what of the request is still to be sent, and for how long the server may take none of it.
+    Http1 { framing: Framing, rest: Option<(Box<Sending>, Duration)> },
     /// Its stream.
     H2(Incoming),
 }
@@ -238,7 +240,7 @@ impl Attempt<'_> {
                 if keeps_alive && matches!(upload, Rest::Nothing) {
                     lease.note_lasts(keeps_idle);
                 }
-                let rest = if let Rest::Some(rest) = upload { Some(rest) } else { None };
+                let rest = if let Rest::Some(rest) = upload { Some((rest, settings.response_timeout)) } else { None };
                 Ok(Answered { head: parts, source: Source::Http1 { framing, rest }, lease })
             }
             Err(Failure { again: Some(back), .. }) if self.age == Age::Used => Err(Failed::Stale(back)),

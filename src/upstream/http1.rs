@@ -220,13 +220,27 @@ impl Http1 {
     }
 
     /// Reads on while a task sends the rest of the request: a client that reads nothing of the response does not keep
-    /// its own upload waiting. The connection takes no further request.
-    pub(super) fn part(self, mut sending: Box<Sending>) -> Option<(Self, Driver)> {
+    /// its own upload waiting. A server that takes nothing for `limit` gets no more. The connection takes no further request.
+    pub(super) fn part(self, mut sending: Box<Sending>, limit: Duration) -> Option<(Self, Driver)> {
         let Socket::Whole(stream) = self.socket else { return None };
         let (reading, mut writing) = stream.into_split();
         let driver = Driver::spawn(async move {
+            let (progress, mut timer) = (sending.progress(), None);
+            progress.touch();
+            let sent = poll_fn(|cx| {
+                loop {
+                    if let Poll::Ready(sent) = sending.poll(&mut writing, cx) {
+                        return Poll::Ready(sent.is_ok());
+                    }
+                    match ready!(progress.poll_stalled(&mut timer, limit, cx)) {
+                        Late::Server => return Poll::Ready(false),
+                        // A client may wait for what comes back before it sends more.
+                        Late::Client => progress.touch(),
+                    }
+                }
+            });
             // A request that ends here ends nothing else: a half that is dropped would tell the server of a close.
-            if poll_fn(|cx| sending.poll(&mut writing, cx)).await.is_ok() {
+            if sent.await {
                 writing.forget();
             }
         });

@@ -69,9 +69,9 @@ impl Lease {
         self.http1()?.whole(body)
     }
 
-    /// Has the rest of the request sent while the response is read.
-    pub(super) fn send_rest(&mut self, sending: Box<Sending>) {
-        let parted = self.take_http1().and_then(|connection| connection.part(sending));
+    /// Has the rest of the request sent while the response is read, as long as the server takes some of it within each `limit`.
+    pub(super) fn send_rest(&mut self, sending: Box<Sending>, limit: Duration) {
+        let parted = self.take_http1().and_then(|connection| connection.part(sending, limit));
         if let Some((connection, driver)) = parted {
             (self.connection, self.upload) = (Some(Connection::Http1(connection)), Some(driver));
         }

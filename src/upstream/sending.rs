@@ -1,11 +1,12 @@
 //! A request on its way to a server, over HTTP/1.1.
 
 use crate::proto::http1::{self, Framing, SendError, announced, encode_request_head};
-use crate::upstream::upload::Upload;
+use crate::upstream::upload::{Progress, Upload};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request;
 use http_body::Body as _;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 
@@ -33,6 +34,11 @@ impl Sending {
     /// Whether there is no body.
     pub(super) fn is_bodiless(&self) -> bool {
         self.0.is_bodiless()
+    }
+
+    /// How far its body is.
+    pub(super) fn progress(&self) -> Rc<Progress> {
+        self.0.body().progress()
     }
 
     /// Whether some of it is in the socket.

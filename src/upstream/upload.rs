@@ -68,6 +68,11 @@ impl Upload {
         self.left = Some(len);
     }
 
+    /// How far it is.
+    pub(super) fn progress(&self) -> Rc<Progress> {
+        Rc::clone(&self.progress)
+    }
+
     /// Starts the clock again: the server took some of a piece.
     pub(super) fn touch(&self) {
         self.progress.touch();

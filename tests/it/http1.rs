@@ -199,3 +199,28 @@ routes: [{{ name: ws, match: {{ path: /ws }}, websocket: {{ upstream: a }} }}]
     }
     assert_eq!(backend.connections(), 0);
 }
+
+#[tokio::test]
+async fn a_client_whose_upload_is_stuck_at_a_backend_is_noticed_too() {
+    // It answers early, and then neither reads nor says more.
+    let backend = Backend::raw(|mut tcp| async move {
+        let _ = tcp.read(&mut [0; 1000]).await;
+        let _ = tcp.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let proxy = Proxy::start(&format!(
+        "upstreams: {{ a: {{ servers: [\"http://{}\"], timeouts: {{ response: 300ms }} }} }}
+routes: [{{ name: all, match: {{ path: \"/**\" }}, proxy: {{ upstream: a }} }}]
+",
+        backend.address()
+    ));
+    let mut tcp = dial(proxy.address("http")).await;
+    exchange(&mut tcp, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n", "hello").await;
+    // Until all that is between the client and the backend is full.
+    let full = async { while tcp.write_all(&[b'x'; 1 << 16]).await.is_ok() {} };
+    let _ = tokio::time::timeout(std::time::Duration::from_millis(200), full).await;
+    metrics::reaches(&proxy, OPEN, 1.0).await;
+    drop(tcp);
+    metrics::reaches(&proxy, OPEN, 0.0).await;
+}

@@ -77,6 +77,11 @@ where
         self.framing
     }
 
+    /// The body, as far as it was not taken.
+    pub fn body(&self) -> &B {
+        &self.body
+    }
+
     /// Whether some of it was handed over.
     pub fn has_begun(&self) -> bool {
         self.has_begun

@@ -4,7 +4,7 @@
 //! waits has no buffer. Only the body of a request is read into memory of its own, because it is handed on as it is.
 //!
 //! A socket remembers one task that waits to read it and one that waits to write. The driver and the body's reader may be in two tasks: so
-//! only the reader waits to read while there is one, and tells the driver when it is done; and who ends a 100 that the other began says so.
+//! only the reader waits to read while there is one, and tells the driver when it is done; and who ends a 100 tells the other.
 
 use crate::proto::http1::{BodyReader, Framing, Piece, RequestFault, RequestHead, RequestReader};
 use crate::server::body::{Body, BodyError};
@@ -29,6 +29,9 @@ const BODY_READ_BYTES: usize = 8 * 1024;
 const BODY_READ_BYTES_MAX: usize = 64 * 1024;
 /// What is read and dropped of a body that nobody wants, so that its connection lasts.
 const UNWANTED_BYTES_MAX: u64 = 64 * 1024;
+/// What is read and dropped, during the last answer of a connection, of what comes behind: as much as sockets may hold, so that the
+/// client's end is heard.
+const BEHIND_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What a client hears that waits for it (RFC 9110 §15.2.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -68,12 +71,13 @@ pub(super) struct Wire {
     body_read_bytes: usize,
     /// How much of a body that nobody wants is still read and dropped.
     unwanted_bytes_left: u64,
+    behind_bytes_left: usize,
     /// Whether the client closed, or the connection broke.
     is_gone: bool,
     /// Who waits until nobody reads the body any more.
     driver: Option<Waker>,
-    /// Who waits for room for a 100.
-    asking: Option<Waker>,
+    /// Who waits for room for a 100, or for its end to write something else.
+    asking: Vec<Waker>,
 }
 
 /// Who reads the body.
@@ -113,9 +117,10 @@ impl Wire {
             interim: Interim::Done,
             body_read_bytes: BODY_READ_BYTES,
             unwanted_bytes_left: UNWANTED_BYTES_MAX,
+            behind_bytes_left: BEHIND_BYTES_MAX,
             is_gone: false,
             driver: None,
-            asking: None,
+            asking: Vec::new(),
         }))
     }
 
@@ -221,12 +226,21 @@ impl Wire {
     /// The answer begins: whether it is the last one of the connection, because the end of the request's body is unknown or too
     /// far away.
     pub(super) fn answer_begins(&mut self) -> bool {
-        if self.interim == Interim::Due {
-            // A client that was not asked for its body may or may not send it.
+        self.ask_no_more();
+        self.ends_here()
+    }
+
+    /// Leaves a 100 out that has not begun. A client that was not asked for its body may or may not send it.
+    fn ask_no_more(&mut self) {
+        let is_unasked = match self.interim {
+            Interim::Due => true,
+            Interim::Unsent(unsent) => unsent.len() == CONTINUE.len(),
+            Interim::Unflushed | Interim::Done => false,
+        };
+        if is_unasked {
             self.interim = Interim::Done;
             self.reading = Reading::Broken;
         }
-        self.ends_here()
     }
 
     fn ends_here(&self) -> bool {
@@ -261,18 +275,28 @@ impl Wire {
             if self.interim == Interim::Due {
                 self.interim = Interim::Unsent(CONTINUE);
             }
-            if self.poll_interim(cx)?.is_pending() {
-                self.asking = Some(cx.waker().clone());
-                return Poll::Pending;
-            }
+            ready!(self.poll_interim(cx))?;
             if ready!(self.poll_fill(cx))? == 0 {
                 self.body.close()?;
             }
         }
     }
 
-    /// Sends what there is of a 100 that has begun.
+    /// Sends what there is of a 100 that has begun. The socket remembers who asked last; who asked before is told when it is done.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !matches!(self.interim, Interim::Unsent(_) | Interim::Unflushed) {
+            return Poll::Ready(Ok(()));
+        }
+        let sent = self.poll_continue(cx);
+        match sent {
+            Poll::Pending if self.asking.iter().any(|known| known.will_wake(cx.waker())) => {}
+            Poll::Pending => self.asking.push(cx.waker().clone()),
+            Poll::Ready(_) => self.asking.drain(..).for_each(Waker::wake),
+        }
+        sent
+    }
+
+    fn poll_continue(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Interim::Unsent(unsent) = self.interim {
             let sent = ready!(self.ask(|io| io.poll_write(cx, unsent)))?;
             self.interim = if sent < unsent.len() { Interim::Unsent(&unsent[sent..]) } else { Interim::Unflushed };
@@ -342,6 +366,9 @@ impl Wire {
         if !may_listen {
             return Poll::Pending;
         }
+        if self.ends_here() {
+            return self.poll_end(cx);
+        }
         while self.input.len() < AHEAD_BYTES_MAX {
             let mut space = [const { MaybeUninit::uninit() }; AHEAD_READ_BYTES];
             let mut ahead = ReadBuf::uninit(&mut space);
@@ -358,14 +385,27 @@ impl Wire {
         Poll::Pending
     }
 
+    /// Ready at the client's end; what comes before it is dropped.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.input = BytesMut::new();
+        SCRATCH.with_borrow_mut(|scratch| {
+            while self.behind_bytes_left > 0 {
+                let mut behind = ReadBuf::new(scratch);
+                let read = ready!(self.ask(|io| io.poll_read(cx, &mut behind)));
+                let len = behind.filled().len();
+                if read.is_err() || len == 0 {
+                    self.is_gone = true;
+                    return Poll::Ready(());
+                }
+                self.behind_bytes_left = self.behind_bytes_left.saturating_sub(len);
+            }
+            Poll::Pending
+        })
+    }
+
     /// Writes what the kernel takes.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if matches!(self.interim, Interim::Unsent(_)) {
-            ready!(self.poll_interim(cx))?;
-            if let Some(asking) = self.asking.take() {
-                asking.wake();
-            }
-        }
+        ready!(self.poll_interim(cx))?;
         self.ask(|io| match slices {
             [one] => io.poll_write(cx, one),
             several => io.poll_write_vectored(cx, several),
@@ -374,6 +414,7 @@ impl Wire {
 
     /// Ready when all that was written has left this process.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_interim(cx))?;
         self.ask(|io| io.poll_flush(cx))
     }
 
@@ -433,9 +474,8 @@ impl Drop for Reader {
             return;
         }
         if wire.reading == Reading::Reader {
-            // A client that was not asked for its body may or may not send it.
-            let is_unasked = std::mem::replace(&mut wire.interim, Interim::Done) == Interim::Due;
-            wire.reading = if is_unasked { Reading::Broken } else { Reading::Nobody };
+            wire.reading = Reading::Nobody;
+            wire.ask_no_more();
         }
         wire.settled();
     }
