@@ -3,7 +3,6 @@
 use crate::server::{h1, h2};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -16,7 +15,6 @@ pub struct Body(Inner);
 enum Inner {
     Empty,
     Full(Bytes),
-    Incoming(Incoming),
     H1(h1::wire::Reader),
     H2(h2::stream::Reader),
     Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError>>>),
@@ -46,12 +44,6 @@ impl From<Inner> for Body {
     }
 }
 
-impl From<Incoming> for Body {
-    fn from(body: Incoming) -> Self {
-        if body.is_end_stream() { Inner::Empty } else { Inner::Incoming(body) }.into()
-    }
-}
-
 impl From<h1::wire::Reader> for Body {
     fn from(body: h1::wire::Reader) -> Self {
         Inner::H1(body).into()
@@ -75,7 +67,6 @@ impl HttpBody for Body {
                 Inner::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 _ => Poll::Ready(None),
             },
-            Inner::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Inner::H1(body) => body.poll_frame(cx),
             Inner::H2(body) => Poll::Ready(match ready!(body.poll_data(cx)) {
                 Some(data) => Some(data.map(Frame::data).map_err(Into::into)),
@@ -89,7 +80,6 @@ impl HttpBody for Body {
         match &self.0 {
             Inner::Empty => true,
             Inner::Full(_) => false,
-            Inner::Incoming(body) => body.is_end_stream(),
             Inner::H1(body) => body.is_at_end(),
             Inner::H2(body) => body.is_at_end(),
             Inner::Boxed(body) => body.is_end_stream(),
@@ -100,7 +90,6 @@ impl HttpBody for Body {
         match &self.0 {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Inner::Incoming(body) => body.size_hint(),
             Inner::H1(body) => body.size_hint(),
             Inner::H2(_) => SizeHint::default(),
             Inner::Boxed(body) => body.size_hint(),

@@ -62,7 +62,9 @@ async fn lines_are_answered_over_http_while_the_request_is_sent() {
     let world = World::new();
     let (mut client, server) = tokio::io::duplex(4096);
     let service = hyper::service::service_fn(async |request: http::Request<hyper::body::Incoming>| {
-        Ok::<_, Infallible>(world.handle(request.map(Into::into)).await)
+        Ok::<_, Infallible>(
+            world.handle(request.map(|body| crate::server::body::Body::boxed(body.map_err(Into::into)))).await,
+        )
     });
     let connection =
         hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(server), service);
