@@ -13,7 +13,7 @@ use http::{HeaderMap, Method};
 use pushbridge::clock::Clock;
 use pushbridge::hub::channel::Channel;
 use pushbridge::hub::policy::ChannelPolicies;
-use pushbridge::hub::shard::{Delivery, Shard, Start, Subscription};
+use pushbridge::hub::shard::{Delivery, NoCarrier, Shard, Start, Subscription};
 use pushbridge::hub::{Hub, HubLimits};
 use pushbridge::model::channel::ChannelName;
 use pushbridge::model::cursor::Cursor;
@@ -112,7 +112,7 @@ fn fan_out(waiting: &mut Waiting) {
     let mut cx = Context::from_waker(Waker::noop());
     let next = waiting.next.clone();
     waiting.hub.append(&waiting.channel, next, None).expect("no condition");
-    assert!(waiting.shard.poll_pump(&mut cx, |_| ()).is_pending());
+    assert!(waiting.shard.poll_pump(&mut cx, |_| (), &mut NoCarrier).is_pending());
     for session in &mut waiting.sessions {
         assert!(matches!(black_box(session.next()), Some(Delivery::Message(_))));
         assert!(session.next().is_none());

@@ -8,6 +8,7 @@ pub mod body;
 pub mod connection;
 pub mod date;
 mod deadline;
+pub mod fan_out;
 pub mod h1;
 pub mod h2;
 pub mod io;

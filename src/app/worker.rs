@@ -11,6 +11,7 @@ use crate::model::session::{CloseReason, Selector};
 use crate::publish::PublishHandler;
 use crate::server::Handler;
 use crate::server::connection::Server;
+use crate::server::fan_out::FanOut;
 use crate::server::limits::{Leave, ServerLimits};
 use crate::telemetry::access;
 use crate::telemetry::metrics::WorkerMetrics;
@@ -200,20 +201,29 @@ fn private_limits() -> ServerLimits {
 /// Brings what was published to this worker's sessions, and ends those whose moment has come.
 async fn pump(shard: Rc<Shard>, metrics: Rc<WorkerMetrics>) {
     let clock = shard.clock();
+    let mut fan_out = FanOut::new(Rc::clone(&shard), Rc::clone(&metrics));
     let mut next_end = pin!(tokio::time::sleep(Duration::ZERO));
-    poll_fn(|cx| {
-        loop {
-            let lag = |published_us| metrics.fanned_out(clock.now_us().saturating_sub(published_us));
-            let pumped = shard.poll_pump(cx, lag);
-            let Some(at_us) = shard.end_due() else { return pumped };
-            let wait = Duration::from_micros(at_us.saturating_sub(clock.now_us()));
-            next_end.as_mut().reset(Instant::now() + wait);
-            if next_end.as_mut().poll(cx).is_pending() {
-                return pumped;
+    loop {
+        // Ready when it has had its turn.
+        poll_fn(|cx| {
+            loop {
+                let lag = |published_us| metrics.fanned_out(clock.now_us().saturating_sub(published_us));
+                let pumped = shard.poll_pump(cx, lag, &mut fan_out);
+                if pumped.is_pending() {
+                    fan_out.rest();
+                }
+                let Some(at_us) = shard.end_due() else { return pumped };
+                let wait = Duration::from_micros(at_us.saturating_sub(clock.now_us()));
+                next_end.as_mut().reset(Instant::now() + wait);
+                if next_end.as_mut().poll(cx).is_pending() {
+                    return pumped;
+                }
             }
-        }
-    })
-    .await;
+        })
+        .await;
+        // The runtime looks at its sockets in between, too.
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Keeps the time of the shard, flushes the worker's metrics; the first worker looks after the hub as well.

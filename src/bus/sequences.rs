@@ -169,7 +169,7 @@ mod tests {
     use crate::bus::memory::MemoryBus;
     use crate::clock::Clock;
     use crate::hub::HubLimits;
-    use crate::hub::shard::{Delivery, Shard, Start, Subscription};
+    use crate::hub::shard::{Delivery, NoCarrier, Shard, Start, Subscription};
     use crate::proto::grip::items;
 
     struct Stage {
@@ -197,7 +197,8 @@ mod tests {
         /// The ids that came since the last look.
         fn ids(&mut self) -> Vec<String> {
             let noop = std::task::Waker::noop();
-            let _ = self.subscription.shard().poll_pump(&mut std::task::Context::from_waker(noop), |_| ());
+            let _ =
+                self.subscription.shard().poll_pump(&mut std::task::Context::from_waker(noop), |_| (), &mut NoCarrier);
             let mut ids = Vec::new();
             while let Some(Delivery::Message(entry)) = self.subscription.next() {
                 let id = entry.message.grip.as_ref().and_then(|grip| grip.id.as_ref());

@@ -4,6 +4,7 @@
 
 mod ends;
 pub mod reader;
+mod resting;
 mod routes;
 pub mod subscription;
 
@@ -21,6 +22,7 @@ use crate::proto::presence;
 use ends::Ends;
 use parking_lot::Mutex;
 use reader::{Named, PendingGap, Read, Reader};
+use resting::Resting;
 use routes::Routes;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
@@ -32,6 +34,7 @@ use std::task::{Context, Poll, Waker};
 
 pub use crate::hub::log::Start;
 pub use ends::{EndOrder, Order};
+pub use resting::{Carried, Carrier, NoCarrier, Outlet};
 pub use subscription::{Delivery, Subscription};
 
 /// Where the hub leaves word for a shard: which channels have moved. A channel stands in it once at most.
@@ -97,6 +100,8 @@ struct State {
     mirrors: Slab<Mirror>,
     by_name: HashMap<ChannelName, u32>,
     readers: Slab<Reader>,
+    /// The mirrors with a pass over their resting sessions, in turn.
+    passes: VecDeque<u32>,
     wheel: Wheel,
     moved: Vec<ChannelName>,
     routes: Routes,
@@ -114,8 +119,15 @@ struct Mirror {
     /// The end as of the last time that the readers were woken. Whoever joins or ends copies too, and leaves it to the
     /// pump to wake the others: the mark stays raised.
     told: u64,
+    /// The bytes that had ever been appended as of the last copy.
+    appended_bytes: u64,
     policy: Arc<ChannelPolicy>,
+    /// Sessions that are woken when there is something new.
     readers: Vec<u32>,
+    /// All others.
+    resting: Resting,
+    /// Whether the log has moved since the pass over them began: it is looked at when the pass is over.
+    has_moved: bool,
 }
 
 impl Mirror {
@@ -146,9 +158,22 @@ impl Mirror {
         if !Arc::ptr_eq(&self.policy, log.policy()) {
             self.policy = Arc::clone(log.policy());
         }
-        let (mark, extent) = (&self.channel.marks[worker], log.extent());
-        mark.copied.store(extent.end, Ordering::Relaxed);
-        mark.copied_bytes.store(extent.bytes, Ordering::Relaxed);
+        self.appended_bytes = log.extent().bytes;
+        drop(log);
+        self.report(worker);
+    }
+
+    /// Says how far this shard has come, for publishers who run ahead of it: as far as its resting sessions have.
+    fn report(&self, worker: usize) {
+        let next = self.resting.served_to().unwrap_or(u64::MAX).clamp(self.first, self.end());
+        let to_come = self.entries.range((next - self.first) as usize..).map(|entry| entry.message.size_bytes() as u64);
+        let mark = &self.channel.marks[worker];
+        mark.copied.store(next, Ordering::Relaxed);
+        mark.copied_bytes.store(self.appended_bytes - to_come.sum::<u64>(), Ordering::Relaxed);
+    }
+
+    fn is_deserted(&self) -> bool {
+        self.readers.is_empty() && self.resting.is_empty()
     }
 }
 
@@ -239,9 +264,15 @@ impl Shard {
         Ok(subscription)
     }
 
-    /// Copies what has moved and wakes its sessions; pending until something moves. `fanned_out` hears when each new
+    /// Copies what has moved, wakes its sessions and hands it to those that rest, through `carrier`. Pending until something
+    /// moves; ready when there is more to hand on, and others should have their turn before. `fanned_out` hears when each new
     /// message was published.
-    pub fn poll_pump(&self, cx: &mut Context<'_>, mut fanned_out: impl FnMut(u64)) -> Poll<()> {
+    pub fn poll_pump(
+        &self,
+        cx: &mut Context<'_>,
+        mut fanned_out: impl FnMut(u64),
+        carrier: &mut dyn Carrier,
+    ) -> Poll<()> {
         self.now_us.set(self.hub.clock().now_us());
         let mut moved = std::mem::take(&mut self.state.borrow_mut().moved);
         for order in self.hub.inbox(self.worker).take(cx.waker(), &mut moved) {
@@ -249,26 +280,46 @@ impl Shard {
         }
         let state = &mut *self.state.borrow_mut();
         for name in moved.drain(..) {
-            let Some(mirror) = state.by_name.get(&name).and_then(|key| state.mirrors.get_mut(*key as usize)) else {
-                continue;
-            };
-            mirror.channel.marks[self.worker].lower();
-            mirror.copy(self.worker);
-            let end = mirror.end();
-            let moved = mirror.told < end;
-            let new = (end - mirror.told.clamp(mirror.first, end)) as usize;
-            mirror.told = end;
-            for entry in mirror.entries.range(mirror.entries.len() - new..) {
-                fanned_out(entry.published_us);
-            }
-            if moved {
-                for key in &mirror.readers {
-                    state.readers[*key as usize].wake();
-                }
+            if let Some(key) = state.by_name.get(&name).copied() {
+                self.bring(state, key, &mut fanned_out);
             }
         }
         state.moved = moved;
-        Poll::Pending
+        for key in state.run_passes(self.now_ms(), carrier) {
+            let Some(mirror) = state.mirrors.get_mut(key as usize) else { continue };
+            mirror.report(self.worker);
+            // What was copied beside it comes first.
+            state.begin_pass(key);
+            if state.mirrors[key as usize].has_moved {
+                self.bring(state, key, &mut fanned_out);
+            }
+        }
+        if state.passes.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// Brings what is new in a channel to its sessions, unless those that rest do not have all yet of what was new before:
+    /// then after that, so that nobody falls off the mirror's end for the pump's slowness.
+    fn bring(&self, state: &mut State, key: u32, mut fanned_out: impl FnMut(u64)) {
+        let Some(mirror) = state.mirrors.get_mut(key as usize) else { return };
+        mirror.has_moved = mirror.resting.has_pass();
+        if mirror.has_moved {
+            return;
+        }
+        mirror.channel.marks[self.worker].lower();
+        mirror.copy(self.worker);
+        let end = mirror.end();
+        let moved = mirror.told < end;
+        let new = (end - mirror.told.clamp(mirror.first, end)) as usize;
+        mirror.told = end;
+        for entry in mirror.entries.range(mirror.entries.len() - new..) {
+            fanned_out(entry.published_us);
+        }
+        if moved {
+            for key in &mirror.readers {
+                state.readers[*key as usize].wake();
+            }
+        }
+        state.begin_pass(key);
     }
 
     /// Tells the time; wakes sessions whose deadline has come. Called about every [`crate::hub::wheel::TICK_MS`].
@@ -311,8 +362,11 @@ impl Shard {
                     entries: VecDeque::new(),
                     last: Position { epoch: 0, offset: 0 },
                     told: 0,
+                    appended_bytes: 0,
                     policy,
                     readers: Vec::new(),
+                    resting: Resting::default(),
+                    has_moved: false,
                     channel: Arc::clone(&channel),
                 };
                 let mirror_key = state.mirrors.insert(mirror) as u32;
@@ -321,7 +375,7 @@ impl Shard {
             }
         };
         let mirror = &mut state.mirrors[mirror_key as usize];
-        let is_first = mirror.readers.is_empty();
+        let is_first = mirror.is_deserted();
         if is_first {
             // Interest before the copy: what is appended in between is copied now, and marked once more for nothing.
             channel.marks[self.worker].join();
@@ -398,7 +452,7 @@ impl Shard {
             if let Some(other) = state.readers[*moved as usize].reads.of_mirror(read.mirror) {
                 other.slot = read.slot;
             }
-        } else if mirror.readers.is_empty() {
+        } else if mirror.is_deserted() {
             mirror.channel.marks[self.worker].leave();
             let mirror = state.mirrors.remove(read.mirror as usize);
             state.by_name.remove(&mirror.channel.name);

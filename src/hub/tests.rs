@@ -1,8 +1,10 @@
 //! Publishing, reading, leaving and resuming, on one shard and on two.
 
+mod resting;
+
 use super::*;
 use crate::hub::policy::{ChannelPolicy, ConflateKey, SlowConsumer};
-use crate::hub::shard::{Delivery, EndOrder, Shard, Start, Subscription};
+use crate::hub::shard::{Delivery, EndOrder, NoCarrier, Shard, Start, Subscription};
 use crate::model::cursor::Cursor;
 use crate::model::message::{Data, Label};
 use crate::model::pattern::ChannelPattern;
@@ -34,7 +36,7 @@ fn publish(hub: &Hub, channel: &str, text: &str) -> Position {
 }
 
 fn pump(shard: &Rc<Shard>) {
-    assert!(shard.poll_pump(&mut Context::from_waker(Waker::noop()), |_| ()).is_pending());
+    assert!(shard.poll_pump(&mut Context::from_waker(Waker::noop()), |_| (), &mut NoCarrier).is_pending());
 }
 
 /// All that there is to read: texts, `gap:reason`, `conflated:n`, `end:reason`.

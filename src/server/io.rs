@@ -1,6 +1,9 @@
 //! The bytes of a connection, with or without TLS.
 
+use crate::hub::shard::Outlet;
+use crate::server::fan_out::{Form, Lent};
 use crate::server::tls::stream::TlsStream;
+use bytes::Bytes;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,6 +18,8 @@ pub enum Io {
     Tcp(TcpStream),
     /// TLS.
     Tls(Box<TlsStream>),
+    /// Cleartext whose socket the worker's pump has; nothing can be read or written here then.
+    Lent(Lent),
 }
 
 /// For [`Io::close`]: whatever still comes.
@@ -41,18 +46,47 @@ impl Io {
         match self {
             Io::Tcp(_) => 0,
             Io::Tls(tls) => tls.unsent_bytes(),
+            Io::Lent(_) => 0,
         }
     }
 
+    /// Lends a cleartext connection's socket to the worker's pump, for the messages of the session with this key.
+    pub(in crate::server) fn lend(&mut self, owner: u32, form: &'static Form) -> Option<Outlet> {
+        if !matches!(self, Io::Tcp(_)) {
+            return None;
+        }
+        let Io::Tcp(tcp) = std::mem::replace(self, Io::Lent(Lent::default())) else { return None };
+        let lent = Lent::new(tcp, owner, form);
+        let outlet = lent.outlet();
+        *self = Io::Lent(lent);
+        Some(outlet)
+    }
+
+    /// Takes a lent socket back; what its client has not taken yet of what the pump wrote.
+    #[inline]
+    pub(in crate::server) fn take_back(&mut self) -> Bytes {
+        let Io::Lent(lent) = self else { return Bytes::new() };
+        let Some((tcp, rest)) = lent.take_back() else { return Bytes::new() };
+        *self = Io::Tcp(tcp);
+        rest
+    }
+
     /// Breaks the connection off: the client sees a reset (on TLS also no goodbye), not an end.
-    pub fn reset(self) {
+    pub fn reset(mut self) {
+        self.take_back();
         let tcp = match &self {
             Io::Tcp(tcp) => tcp,
             Io::Tls(tls) => tls.tcp(),
+            Io::Lent(_) => return,
         };
         // Without it the close is an ordinary one.
         let _ = tcp.set_zero_linger();
     }
+}
+
+/// Whoever uses a lent connection takes it back before.
+fn lent() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the socket is lent")
 }
 
 impl AsyncRead for Io {
@@ -60,6 +94,7 @@ impl AsyncRead for Io {
         match self.get_mut() {
             Io::Tcp(io) => Pin::new(io).poll_read(cx, buf),
             Io::Tls(io) => Pin::new(io).poll_read(cx, buf),
+            Io::Lent(_) => Poll::Ready(Err(lent())),
         }
     }
 }
@@ -69,6 +104,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Tcp(io) => Pin::new(io).poll_write(cx, buf),
             Io::Tls(io) => Pin::new(io).poll_write(cx, buf),
+            Io::Lent(_) => Poll::Ready(Err(lent())),
         }
     }
 
@@ -80,6 +116,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Tcp(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Io::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Io::Lent(_) => Poll::Ready(Err(lent())),
         }
     }
 
@@ -87,6 +124,7 @@ impl AsyncWrite for Io {
         match self {
             Io::Tcp(io) => io.is_write_vectored(),
             Io::Tls(io) => io.is_write_vectored(),
+            Io::Lent(_) => false,
         }
     }
 
@@ -94,6 +132,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Tcp(io) => Pin::new(io).poll_flush(cx),
             Io::Tls(io) => Pin::new(io).poll_flush(cx),
+            Io::Lent(_) => Poll::Ready(Err(lent())),
         }
     }
 
@@ -101,6 +140,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Tcp(io) => Pin::new(io).poll_shutdown(cx),
             Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
+            Io::Lent(_) => Poll::Ready(Err(lent())),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! A held stream, whichever HTTP version carries it.
 
+use crate::hub::shard::Outlet;
 use crate::proto::chunk::Chunk;
+use crate::server::fan_out::Form;
 use crate::server::h2::stream::{Reader, Sender};
 use crate::server::io::Io;
 use bytes::{Buf, Bytes};
@@ -99,6 +101,16 @@ impl Queue {
         }
     }
 
+    fn push_front(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.bytes += bytes.len();
+            let second = std::mem::replace(&mut self.front, bytes);
+            if !second.is_empty() {
+                self.rest.get_or_insert_default().push_front(second);
+            }
+        }
+    }
+
     /// Takes note that `sent` bytes are gone.
     fn advance(&mut self, mut sent: usize) {
         self.bytes -= sent;
@@ -154,6 +166,11 @@ impl Link {
         Self { queue: Queue::default(), carrier: Carrier::H2 { sender, reader, unread: Unread::default() } }
     }
 
+    /// Whether pieces are framed as chunks.
+    pub fn is_chunked(&self) -> bool {
+        matches!(self.carrier, Carrier::H1 { framing: Framing::Chunked, .. })
+    }
+
     /// Whether more should be queued: false while the client takes less than it is sent.
     pub fn has_room(&self) -> bool {
         self.queue.bytes < LINK_QUEUE_BYTES_MAX
@@ -178,12 +195,28 @@ impl Link {
         self.queue.push(bytes);
     }
 
+    /// Lends the socket of a connection in cleartext to which all has been written, so that the worker's pump writes messages
+    /// in `form` to it. Whoever uses the link next gets it back: [`Link::take_back`].
+    pub fn lend(&mut self, owner: u32, form: &'static Form) -> Option<Outlet> {
+        let is_flushed = self.is_flushed();
+        let Carrier::H1 { io, unread, .. } = &mut self.carrier else { return None };
+        if is_flushed && unread.0.is_none() { io.lend(owner, form) } else { None }
+    }
+
+    /// Takes a lent socket back; what its client has not taken yet of what was written is queued before all else.
+    pub fn take_back(&mut self) {
+        if let Carrier::H1 { io, .. } = &mut self.carrier {
+            self.queue.push_front(io.take_back());
+        }
+    }
+
     /// Hands the queue to the kernel (h1) or to the connection (h2). Ready: all is handed over. Pending: the client is
     /// slow; the task is woken when more can go.
     ///
     /// # Errors
     /// When the client is gone.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.take_back();
         match &mut self.carrier {
             Carrier::H1 { io, .. } => flush_h1(io, &mut self.queue, cx),
             Carrier::H2 { sender, .. } => flush_h2(sender, &mut self.queue, cx),
@@ -195,6 +228,7 @@ impl Link {
     /// # Errors
     /// When the client is gone.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.take_back();
         let (Carrier::H1 { unread, .. } | Carrier::H2 { unread, .. }) = &mut self.carrier;
         if unread.0.is_none() {
             match &mut self.carrier {
@@ -258,6 +292,7 @@ impl Link {
     /// Ready when the client of a one-way stream is gone: it closed the connection or reset the stream. What it still
     /// sends goes unheard.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.take_back();
         match &mut self.carrier {
             Carrier::H1 { io, unread, .. } => {
                 *unread = Unread::default();

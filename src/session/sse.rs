@@ -6,6 +6,7 @@ use crate::model::cursor::Cursor;
 use crate::model::session::{CloseReason, Transport};
 use crate::proto::chunk::Chunk;
 use crate::proto::sse;
+use crate::server::fan_out::Form;
 use crate::server::{Held, Link};
 use crate::telemetry::metrics::WorkerMetrics;
 use futures_util::future::LocalBoxFuture;
@@ -26,6 +27,15 @@ pub const STALL_MS_MAX: u64 = 60_000;
 const FINISH_MS_MAX: u64 = 5_000;
 /// Messages that one session sends before the others of its worker have their turn.
 const TURN_MESSAGES_MAX: usize = 256;
+
+/// What goes to a client over chunked HTTP/1.1 while the session rests.
+static FORM: Form = Form {
+    transport: Transport::Sse,
+    frame: |entry| {
+        let chunk = entry.message.data_for(Transport::Sse).map(|_| chunk_of(entry))?;
+        Some((chunk.framed(), chunk.content_len()))
+    },
+};
 
 static KEEP_ALIVE: LazyLock<Chunk> = LazyLock::new(|| Chunk::framed_from(sse::KEEP_ALIVE));
 
@@ -58,6 +68,12 @@ impl Held for Sse {
     }
 }
 
+/// A message's frame for sessions of its channel alone.
+fn chunk_of(entry: &Entry) -> &Chunk {
+    let id = || Cursor::one(&entry.message.channel, entry.position).encode();
+    entry.sse.get_or_init(|| sse::frame(&entry.message, &id()))
+}
+
 /// The running session.
 struct Session {
     /// Stands before the link, so that it is dropped first: who sees the connection end is no longer counted.
@@ -83,6 +99,8 @@ impl Future for Session {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        this.last_sent_ms = this.last_sent_ms.max(this.subscription.rise());
+        this.link.take_back();
         if this.subscription.is_cut() {
             let reason = if let State::Ending(reason) = this.state { reason } else { CloseReason::Drain };
             this.close(reason);
@@ -120,9 +138,22 @@ impl Session {
             }
             self.keep_alive();
             if self.link.is_flushed() && self.subscription.poll_wait(cx).is_pending() {
-                return Poll::Pending;
+                return self.rest(sent == 0, cx);
             }
         }
+    }
+
+    /// Leaves what comes to the worker's pump, where that can write it to the client.
+    fn rest(&mut self, listens: bool, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        // Who rests is not polled at the next message: it has to be woken when the client goes.
+        if !listens && self.link.poll_gone(cx).is_ready() {
+            return Poll::Ready(CloseReason::ClientGone);
+        }
+        if self.link.is_chunked() {
+            let link = &mut self.link;
+            self.subscription.rest(|key| link.lend(key, &FORM));
+        }
+        Poll::Pending
     }
 
     /// Queues what there is, as far as the link has room; the reason when the session is to end.
@@ -156,9 +187,7 @@ impl Session {
 
     fn push(&mut self, entry: &Entry) {
         let bytes = if self.one_channel {
-            let chunk = entry.sse.get_or_init(|| {
-                sse::frame(&entry.message, &Cursor::one(&entry.message.channel, entry.position).encode())
-            });
+            let chunk = chunk_of(entry);
             self.link.push(chunk);
             chunk.content_len()
         } else {

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
     use crate::hub::HubLimits;
     use crate::hub::clock::Clock;
-    use crate::hub::shard::{Delivery, Shard, Start, Subscription};
+    use crate::hub::shard::{Delivery, NoCarrier, Shard, Start, Subscription};
     use crate::model::channel::ChannelName;
     use crate::model::cursor::Cursor;
     use crate::model::message::Data;
@@ -164,7 +164,7 @@ mod tests {
         }
 
         fn read(&self, session: &mut Subscription) -> Vec<String> {
-            assert!(self.shard.poll_pump(&mut Context::from_waker(Waker::noop()), |_| ()).is_pending());
+            assert!(self.shard.poll_pump(&mut Context::from_waker(Waker::noop()), |_| (), &mut NoCarrier).is_pending());
             std::iter::from_fn(|| session.next())
                 .map(|delivery| match delivery {
                     Delivery::Message(entry) => entry.position.offset.to_string(),

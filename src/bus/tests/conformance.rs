@@ -7,7 +7,7 @@ use crate::bus::{Bus, BusError, IfMatch};
 use crate::hub::clock::Clock;
 use crate::hub::log::Start;
 use crate::hub::policy::{ChannelPolicies, ChannelPolicy};
-use crate::hub::shard::{Delivery, Shard, Subscription};
+use crate::hub::shard::{Delivery, NoCarrier, Shard, Subscription};
 use crate::hub::{Hub, HubLimits};
 use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
@@ -79,7 +79,7 @@ impl Instance {
         let shard = Shard::new(&hub, worker);
         let bus = factory.bus(&hub);
         let pumped = Rc::clone(&shard);
-        tokio::task::spawn_local(poll_fn(move |cx| pumped.poll_pump(cx, |_| {})));
+        tokio::task::spawn_local(poll_fn(move |cx| pumped.poll_pump(cx, |_| {}, &mut NoCarrier)));
         Self { hub, shard, bus }
     }
 

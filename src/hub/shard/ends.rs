@@ -161,7 +161,7 @@ fn selected(state: &State, selector: &Selector) -> Vec<u32> {
         },
         Selector::Channel(name) => {
             let mirror = state.by_name.get(name).and_then(|key| state.mirrors.get(*key as usize));
-            mirror.map_or_else(Vec::new, |mirror| mirror.readers.clone())
+            mirror.map_or_else(Vec::new, |mirror| mirror.readers.iter().copied().chain(mirror.resting.keys()).collect())
         }
     }
 }

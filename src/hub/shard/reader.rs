@@ -26,6 +26,10 @@ pub(in crate::hub) struct Reader {
     pub(in crate::hub) backlog: Option<Box<Backlog>>,
     /// Whose it is, if that is known.
     pub(in crate::hub) named: Option<Box<Named>>,
+    /// When a message was last handed to its client while it rested, in milliseconds of the shard's clock.
+    pub(in crate::hub) sent_ms: u64,
+    /// Whether it rests: then it is in its mirror's other list.
+    pub(in crate::hub) is_resting: bool,
     waker: Option<Waker>,
     sleep: Sleep,
 }
@@ -110,6 +114,8 @@ impl Reader {
             route: None,
             backlog: None,
             named: None,
+            sent_ms: 0,
+            is_resting: false,
             waker: None,
             sleep: Sleep::Awake,
         }
@@ -155,6 +161,13 @@ impl Reader {
                 waker.wake_by_ref();
             }
         }
+    }
+
+    /// Its one place, if nothing else keeps it from resting.
+    pub(in crate::hub) fn may_rest(&self) -> Option<&Read> {
+        let [read] = self.reads.as_slice() else { return None };
+        let waits = self.sleep == Sleep::Asleep && !self.is_resting && self.end().is_none();
+        (waits && self.backlog.is_none() && read.gap.is_none()).then_some(read)
     }
 
     /// From now on the session waits for something new.

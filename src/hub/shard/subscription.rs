@@ -4,7 +4,7 @@ use crate::hub::HubError;
 use crate::hub::log::{Entry, Start};
 use crate::hub::policy::SlowConsumer;
 use crate::hub::shard::reader::{Backlog, Ending, Read, Reader};
-use crate::hub::shard::{Mirror, Shard, State};
+use crate::hub::shard::{Mirror, Outlet, Shard, State};
 use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
 use crate::model::position::Position;
@@ -61,6 +61,7 @@ impl Subscription {
         if self.index_of(channel).is_some() {
             return Ok(());
         }
+        self.shard.state.borrow_mut().rise(self.key);
         self.shard.join(self.key, channel, position, start)
     }
 
@@ -133,6 +134,7 @@ impl Subscription {
 
     fn next_copied(&mut self) -> Option<Delivery> {
         let state = &mut *self.shard.state.borrow_mut();
+        state.rise(self.key);
         let reader = &mut state.readers[self.key as usize];
         if let Some(gap) = announce(reader, &state.mirrors) {
             return Some(Delivery::Gap(gap));
@@ -161,6 +163,7 @@ impl Subscription {
     /// Ready when [`Subscription::next`] has something or the deadline has passed; else the task is woken then.
     pub fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let state = &mut *self.shard.state.borrow_mut();
+        state.rise(self.key);
         let reader = &mut state.readers[self.key as usize];
         if reader.deadline_ms <= self.shard.now_ms() || has_next(reader, &state.mirrors) {
             return Poll::Ready(());
@@ -169,14 +172,37 @@ impl Subscription {
         Poll::Pending
     }
 
+    /// Lets a session rest that waits (its last [`Subscription::poll_wait`] was pending): until it rises, what comes is handed
+    /// to the outlet that `lend` gives for the session's key. It can't where it is on several channels, or where others rest
+    /// who have less; then it goes on waiting, and `lend` is not asked or gives nothing.
+    pub fn rest(&mut self, lend: impl FnOnce(u32) -> Option<Outlet>) {
+        let state = &mut *self.shard.state.borrow_mut();
+        if state.may_rest(self.key)
+            && let Some(outlet) = lend(self.key)
+        {
+            state.rest(self.key, outlet);
+        }
+    }
+
+    /// Ends the session's rest, if it rests: the first thing that its task does when it is polled, before it uses what it has
+    /// lent. When a message was last handed to its client meanwhile, in milliseconds of [`Shard::now_ms`]; 0 if never.
+    pub fn rise(&mut self) -> u64 {
+        let state = &mut *self.shard.state.borrow_mut();
+        state.rise(self.key);
+        state.readers[self.key as usize].sent_ms
+    }
+
     /// Waits for the deadline or the end only: for a session whose client does not take what it has already.
     pub fn stall(&mut self, cx: &mut Context<'_>) {
-        self.shard.state.borrow_mut().readers[self.key as usize].stall(cx.waker());
+        let state = &mut *self.shard.state.borrow_mut();
+        state.rise(self.key);
+        state.readers[self.key as usize].stall(cx.waker());
     }
 
     /// Whether the session has fallen behind on a channel that closes slow sessions.
     pub fn is_too_slow(&self) -> bool {
-        let state = self.shard.state.borrow();
+        let state = &mut *self.shard.state.borrow_mut();
+        state.rise(self.key);
         state.readers[self.key as usize].reads.as_slice().iter().any(|read| {
             let mirror = &state.mirrors[read.mirror as usize];
             mirror.policy.slow_consumer == SlowConsumer::Close
@@ -203,7 +229,8 @@ impl Subscription {
 
     /// The place of the session: after the last delivery of each channel.
     pub fn cursor(&self) -> Cursor {
-        let state = self.shard.state.borrow();
+        let state = &mut *self.shard.state.borrow_mut();
+        state.rise(self.key);
         let reads = state.readers[self.key as usize].reads.as_slice();
         Cursor::of(reads.iter().map(|read| (&state.mirrors[read.mirror as usize].channel.name, read.at)))
     }
@@ -252,6 +279,7 @@ impl Subscription {
     /// Leaves a channel; whether the session was on it.
     pub fn remove(&mut self, channel: &ChannelName) -> bool {
         let Some(index) = self.index_of(channel) else { return false };
+        self.shard.state.borrow_mut().rise(self.key);
         let read = {
             let reader = &mut self.shard.state.borrow_mut().readers[self.key as usize];
             // What conflation picked is of one channel only; indexes behind the removed one move down.
@@ -281,6 +309,7 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let (reads, mut named) = {
             let state: &mut State = &mut self.shard.state.borrow_mut();
+            state.rise(self.key);
             let reader = state.readers.remove(self.key as usize);
             if let Some(route) = reader.route {
                 state.routes.leave(route);

@@ -324,6 +324,9 @@ impl<W: Wire, F: Feed> Driver<W, F> {
             self.feed.set_deadline(deadline_ms);
             if self.feed.poll_wait(cx).is_ready() {
                 cx.waker().wake_by_ref();
+            } else if read == Pause::Empty {
+                let (link, form) = (&mut self.link, self.machine.form());
+                self.feed.rest(&mut |key| link.lend(key, form));
             }
         } else {
             // The feed would be ready at once, with messages that can't be sent on.
@@ -403,6 +406,9 @@ impl<W: Wire + Unpin, F: Feed + Unpin> Future for Driver<W, F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        let sent_ms = this.feed.rise();
+        this.link.take_back();
+        this.machine.on_sent(sent_ms);
         if this.feed.is_cut() {
             this.machine.on_cut();
             return Poll::Ready(());

@@ -13,6 +13,7 @@ use crate::model::session::CloseReason;
 use crate::proto::allowance::Allowance;
 use crate::proto::v1::{ErrorCode, Reference, Rejected, Reply};
 use crate::proto::websocket::{Event, Input};
+use crate::server::fan_out::Form;
 use crate::session::settings::PushSettings;
 use crate::session::websocket::commands::Join;
 use crate::session::websocket::seam::{Output, Place};
@@ -224,6 +225,16 @@ impl Machine {
                 0
             }
         }
+    }
+
+    /// What goes to the client of a message while somebody else passes it on, if the session is on one channel.
+    pub fn form(&self) -> &'static Form {
+        self.core.subprotocol.form()
+    }
+
+    /// Somebody else passed a message on, at this time last.
+    pub fn on_sent(&mut self, at_ms: u64) {
+        self.socket.sent(at_ms);
     }
 
     /// The next message to publish, to be answered by [`Machine::on_published`] before another is taken.

@@ -1,11 +1,12 @@
 //! What a session's machine and driver need of the world, so that tests can be the world.
 
 use crate::hub::HubError;
-use crate::hub::shard::{Delivery, Shard, Subscription};
+use crate::hub::shard::{Delivery, Outlet, Shard, Subscription};
 use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
 use crate::proto::chunk::Chunk;
 use crate::server::Link;
+use crate::server::fan_out::Form;
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use std::io;
@@ -38,6 +39,10 @@ pub trait Wire: Output {
     /// # Errors
     /// When the client is gone.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// See [`Link::lend`].
+    fn lend(&mut self, owner: u32, form: &'static Form) -> Option<Outlet>;
+    /// See [`Link::take_back`].
+    fn take_back(&mut self);
 }
 
 /// The session's place in its channels: [`Subscription`], whose methods these are.
@@ -63,6 +68,10 @@ pub trait Feed: Place {
     fn next(&mut self) -> Option<Delivery>;
     /// See [`Subscription::poll_wait`].
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// See [`Subscription::rest`].
+    fn rest(&mut self, lend: &mut dyn FnMut(u32) -> Option<Outlet>);
+    /// See [`Subscription::rise`].
+    fn rise(&mut self) -> u64;
     /// See [`Subscription::is_too_slow`].
     fn is_too_slow(&self) -> bool;
     /// See [`Subscription::set_deadline`].
@@ -107,6 +116,14 @@ impl Wire for Link {
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Link::poll_finish(self, cx)
     }
+
+    fn lend(&mut self, owner: u32, form: &'static Form) -> Option<Outlet> {
+        Link::lend(self, owner, form)
+    }
+
+    fn take_back(&mut self) {
+        Link::take_back(self);
+    }
 }
 
 impl Place for Live {
@@ -138,6 +155,14 @@ impl Feed for Live {
 
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.subscription.poll_wait(cx)
+    }
+
+    fn rest(&mut self, lend: &mut dyn FnMut(u32) -> Option<Outlet>) {
+        self.subscription.rest(lend);
+    }
+
+    fn rise(&mut self) -> u64 {
+        self.subscription.rise()
     }
 
     fn is_too_slow(&self) -> bool {

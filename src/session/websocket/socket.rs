@@ -166,9 +166,9 @@ impl Socket {
         self.unanswered_ms = None;
     }
 
-    /// A frame went out.
-    pub fn sent(&mut self, now_ms: u64) {
-        self.sent_ms = now_ms;
+    /// A frame went out, then or later.
+    pub fn sent(&mut self, at_ms: u64) {
+        self.sent_ms = self.sent_ms.max(at_ms);
     }
 
     /// Does what is due. Called at [`Socket::deadline`] or at any other time, after what came in was read.

@@ -3,9 +3,11 @@
 use crate::hub::log::Entry;
 use crate::model::cursor::Cursor;
 use crate::model::message::Data;
+use crate::model::session::Transport;
 use crate::proto::cloudevents::structured;
 use crate::proto::v1::{self, Reply};
 use crate::proto::websocket::frame;
+use crate::server::fan_out::Form;
 use crate::session::websocket::seam::Place;
 use bytes::Bytes;
 
@@ -46,23 +48,51 @@ impl Subprotocol {
 
     /// The frame of a message that was just taken from `place`.
     pub fn frame(self, entry: &Entry, breadth: Breadth, place: &dyn Place) -> Bytes {
-        let message = &entry.message;
-        let own_cursor = || Cursor::one(&message.channel, entry.position).encode();
-        let shared = match (self, breadth) {
-            (Self::Raw, _) => entry.websocket.get_or_init(|| match message.websocket_data() {
-                Data::Text(text) | Data::Json(text) => frame::text(text),
-                Data::Binary(bytes) => frame::binary(bytes),
-            }),
-            (Self::V1, Breadth::OneChannel) => {
-                entry.websocket_v1.get_or_init(|| Reply::Event { message, id: &own_cursor() }.frame())
-            }
+        match (self, breadth) {
             (Self::V1, Breadth::Several) => {
-                return Reply::Event { message, id: &place.cursor().encode() }.frame();
+                Reply::Event { message: &entry.message, id: &place.cursor().encode() }.frame()
             }
-            (Self::CloudEvents, _) => {
-                entry.websocket_cloudevents.get_or_init(|| frame::text(&structured(message, &own_cursor())))
-            }
-        };
-        shared.clone()
+            (Self::V1, Breadth::OneChannel) => v1_frame(entry).clone(),
+            (Self::Raw, _) => raw_frame(entry).clone(),
+            (Self::CloudEvents, _) => cloudevents_frame(entry).clone(),
+        }
     }
+
+    /// What goes to a client over HTTP/1.1 while its session of one channel rests.
+    pub fn form(self) -> &'static Form {
+        match self {
+            Self::Raw => &RAW,
+            Self::V1 => &V1,
+            Self::CloudEvents => &CLOUDEVENTS,
+        }
+    }
+}
+
+static RAW: Form = Form { transport: Transport::WebSocket, frame: |entry| counted(entry, raw_frame) };
+static V1: Form = Form { transport: Transport::WebSocket, frame: |entry| counted(entry, v1_frame) };
+static CLOUDEVENTS: Form = Form { transport: Transport::WebSocket, frame: |entry| counted(entry, cloudevents_frame) };
+
+/// The frame, and how many bytes it counts for, of a message that has a form for WebSockets.
+fn counted<'a>(entry: &'a Entry, frame: fn(&'a Entry) -> &'a Bytes) -> Option<(&'a Bytes, usize)> {
+    let frame = entry.message.data_for(Transport::WebSocket).map(|_| frame(entry))?;
+    Some((frame, frame.len()))
+}
+
+fn raw_frame(entry: &Entry) -> &Bytes {
+    entry.websocket.get_or_init(|| match entry.message.websocket_data() {
+        Data::Text(text) | Data::Json(text) => frame::text(text),
+        Data::Binary(bytes) => frame::binary(bytes),
+    })
+}
+
+fn v1_frame(entry: &Entry) -> &Bytes {
+    entry.websocket_v1.get_or_init(|| Reply::Event { message: &entry.message, id: &own_cursor(entry) }.frame())
+}
+
+fn cloudevents_frame(entry: &Entry) -> &Bytes {
+    entry.websocket_cloudevents.get_or_init(|| frame::text(&structured(&entry.message, &own_cursor(entry))))
+}
+
+fn own_cursor(entry: &Entry) -> String {
+    Cursor::one(&entry.message.channel, entry.position).encode()
 }

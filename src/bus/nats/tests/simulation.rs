@@ -10,7 +10,7 @@ use crate::bus::tests::simulation::{self, Dice, Totals};
 use crate::hub::channel::Channel;
 use crate::hub::clock::Clock;
 use crate::hub::policy::{ChannelPolicies, ChannelPolicy};
-use crate::hub::shard::{Delivery, EndOrder, Shard, Start, Subscription};
+use crate::hub::shard::{Delivery, EndOrder, NoCarrier, Shard, Start, Subscription};
 use crate::hub::{Hub, HubLimits};
 use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
@@ -398,7 +398,8 @@ impl World {
     fn read(&mut self, client: usize) {
         let count = 1 + self.dice.below(20);
         let Some((instance, _)) = &self.clients[client].session else { return };
-        let pumped = self.instances[*instance].shard.poll_pump(&mut Context::from_waker(Waker::noop()), |_| {});
+        let pumped =
+            self.instances[*instance].shard.poll_pump(&mut Context::from_waker(Waker::noop()), |_| {}, &mut NoCarrier);
         assert!(pumped.is_pending());
         for _ in 0..count {
             let Client { session: Some((_, session)), .. } = &mut self.clients[client] else { return };

@@ -5,10 +5,11 @@ mod keeping;
 use super::*;
 use crate::hub::HubError;
 use crate::hub::policy::ChannelPolicies;
-use crate::hub::shard::Start;
+use crate::hub::shard::{Outlet, Start};
 use crate::model::channel::ChannelName;
 use crate::model::cursor::Cursor;
 use crate::model::pattern::ChannelPattern;
+use crate::server::fan_out::Form;
 use crate::session::settings::PushSettings;
 use crate::session::websocket::seam::{Output, Place};
 use crate::session::websocket::subprotocol::Subprotocol;
@@ -31,6 +32,8 @@ struct World {
     /// Frames in the link, and those that the client took.
     queued: VecDeque<Bytes>,
     taken: Vec<Bytes>,
+    /// Whether the socket is lent: nobody may use the link before it is taken back.
+    lent: bool,
     /// Whether the client takes what is queued.
     stuck: bool,
     room: usize,
@@ -68,6 +71,7 @@ impl Shared {
 impl Output for Shared {
     fn push(&mut self, frame: Bytes) {
         assert!(!self.world().finished, "nothing is sent after the end");
+        assert!(!self.world().lent);
         self.world().queued.push_back(frame);
     }
 
@@ -80,6 +84,7 @@ impl Output for Shared {
 impl Wire for Shared {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut world = self.world();
+        assert!(!world.lent);
         if world.broken {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -94,6 +99,7 @@ impl Wire for Shared {
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut world = self.world();
+        assert!(!world.lent);
         let Some(piece) = world.said.pop_front() else {
             world.read_waker = Some(cx.waker().clone());
             return Poll::Pending;
@@ -112,6 +118,18 @@ impl Wire for Shared {
         }
         self.world().finished = true;
         Poll::Ready(Ok(()))
+    }
+
+    fn lend(&mut self, _owner: u32, form: &'static Form) -> Option<Outlet> {
+        assert_eq!(form.transport, Transport::WebSocket);
+        let mut world = self.world();
+        assert!(!world.lent && world.read_waker.is_some(), "the client is still heard");
+        world.lent = world.queued.is_empty();
+        world.lent.then_some(0)
+    }
+
+    fn take_back(&mut self) {
+        self.world().lent = false;
     }
 }
 
@@ -156,6 +174,14 @@ impl Feed for Shared {
         }
         world.feed_waker = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    fn rest(&mut self, lend: &mut dyn FnMut(u32) -> Option<Outlet>) {
+        lend(0);
+    }
+
+    fn rise(&mut self) -> u64 {
+        0
     }
 
     fn is_too_slow(&self) -> bool {
