@@ -118,7 +118,7 @@ struct Mirror {
     last: Position,
     /// The end as of the last time that the readers were woken. Whoever joins or ends copies too, and leaves it to the
     /// pump to wake the others: the mark stays raised.
-    told: u64,
+    told: Reach,
     /// The bytes that had ever been appended as of the last copy.
     appended_bytes: u64,
     policy: Arc<ChannelPolicy>,
@@ -128,6 +128,13 @@ struct Mirror {
     resting: Resting,
     /// Whether the log has moved since the pass over them began: it is looked at when the pass is over.
     has_moved: bool,
+}
+
+/// How far something has come in a log: the sequence number that is next, and all bytes before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Reach {
+    next: u64,
+    bytes: u64,
 }
 
 impl Mirror {
@@ -142,7 +149,7 @@ impl Mirror {
     }
 
     /// Copies what the log has that the mirror has not, and drops what the log has dropped.
-    fn copy(&mut self, worker: usize) {
+    fn copy(&mut self) {
         let log = self.channel.log.lock();
         let end = self.end();
         if log.first() >= end {
@@ -159,17 +166,39 @@ impl Mirror {
             self.policy = Arc::clone(log.policy());
         }
         self.appended_bytes = log.extent().bytes;
-        drop(log);
-        self.report(worker);
     }
 
-    /// Says how far this shard has come, for publishers who run ahead of it: as far as its resting sessions have.
+    fn reach(&self) -> Reach {
+        Reach { next: self.end(), bytes: self.appended_bytes }
+    }
+
+    /// Wakes the sessions that wait to be woken, if something is new since they last were. `fanned_out` hears of each message.
+    fn tell(&mut self, readers: &mut Slab<Reader>, mut fanned_out: impl FnMut(u64)) {
+        let end = self.end();
+        let is_new = self.told.next < end;
+        let new = (end - self.told.next.clamp(self.first, end)) as usize;
+        self.told = self.reach();
+        for entry in self.entries.range(self.entries.len() - new..) {
+            fanned_out(entry.published_us);
+        }
+        if is_new {
+            for key in &self.readers {
+                readers[*key as usize].wake();
+            }
+        }
+    }
+
+    /// Says how far this shard has come, for publishers who run ahead of it: as far as the last of its sessions that keep up.
     fn report(&self, worker: usize) {
-        let next = self.resting.served_to().unwrap_or(u64::MAX).clamp(self.first, self.end());
-        let to_come = self.entries.range((next - self.first) as usize..).map(|entry| entry.message.size_bytes() as u64);
+        let told = (!self.readers.is_empty()).then_some(self.told);
+        let reaches = [told, self.resting.reach()].into_iter().flatten();
+        let Reach { next, bytes } = reaches.fold(self.reach(), |least, reach| match reach.next < least.next {
+            true => reach,
+            false => least,
+        });
         let mark = &self.channel.marks[worker];
         mark.copied.store(next, Ordering::Relaxed);
-        mark.copied_bytes.store(self.appended_bytes - to_come.sum::<u64>(), Ordering::Relaxed);
+        mark.copied_bytes.store(bytes, Ordering::Relaxed);
     }
 
     fn is_deserted(&self) -> bool {
@@ -286,39 +315,32 @@ impl Shard {
         }
         state.moved = moved;
         for key in state.run_passes(self.now_ms(), carrier) {
+            // What was copied beside the pass, for who joined or ended, comes first.
             let Some(mirror) = state.mirrors.get_mut(key as usize) else { continue };
-            mirror.report(self.worker);
-            // What was copied beside it comes first.
+            let has_moved = mirror.has_moved;
+            mirror.tell(&mut state.readers, &mut fanned_out);
             state.begin_pass(key);
-            if state.mirrors[key as usize].has_moved {
+            if has_moved {
                 self.bring(state, key, &mut fanned_out);
             }
+            // Only now: what is not copied yet may go from the log once publishers know.
+            state.mirrors[key as usize].report(self.worker);
         }
         if state.passes.is_empty() { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// Brings what is new in a channel to its sessions, unless those that rest do not have all yet of what was new before:
     /// then after that, so that nobody falls off the mirror's end for the pump's slowness.
-    fn bring(&self, state: &mut State, key: u32, mut fanned_out: impl FnMut(u64)) {
+    fn bring(&self, state: &mut State, key: u32, fanned_out: impl FnMut(u64)) {
         let Some(mirror) = state.mirrors.get_mut(key as usize) else { return };
         mirror.has_moved = mirror.resting.has_pass();
         if mirror.has_moved {
             return;
         }
         mirror.channel.marks[self.worker].lower();
-        mirror.copy(self.worker);
-        let end = mirror.end();
-        let moved = mirror.told < end;
-        let new = (end - mirror.told.clamp(mirror.first, end)) as usize;
-        mirror.told = end;
-        for entry in mirror.entries.range(mirror.entries.len() - new..) {
-            fanned_out(entry.published_us);
-        }
-        if moved {
-            for key in &mirror.readers {
-                state.readers[*key as usize].wake();
-            }
-        }
+        mirror.copy();
+        mirror.tell(&mut state.readers, fanned_out);
+        mirror.report(self.worker);
         state.begin_pass(key);
     }
 
@@ -361,7 +383,7 @@ impl Shard {
                     first: 0,
                     entries: VecDeque::new(),
                     last: Position { epoch: 0, offset: 0 },
-                    told: 0,
+                    told: Reach::default(),
                     appended_bytes: 0,
                     policy,
                     readers: Vec::new(),
@@ -380,10 +402,11 @@ impl Shard {
             // Interest before the copy: what is appended in between is copied now, and marked once more for nothing.
             channel.marks[self.worker].join();
         }
-        mirror.copy(self.worker);
+        mirror.copy();
         if is_first {
-            mirror.told = mirror.end();
+            mirror.told = mirror.reach();
         }
+        mirror.report(self.worker);
         // A cursor that does not know the channel is of other channels: as one of another epoch.
         let cursor = position.map(|position| position.unwrap_or(Position { epoch: u64::MAX, offset: 0 }));
         // The log may have moved since the copy; the mark is raised then, and the next pump copies the rest.

@@ -87,67 +87,85 @@ impl Drop for Lent {
 pub struct FanOut {
     shard: Rc<Shard>,
     metrics: Rc<WorkerMetrics>,
-    joined: Option<Joined>,
+    batch: Option<Batch>,
 }
 
-/// Several messages in one form, one after the other: one `send` then, whoever gets them.
-struct Joined {
+/// Several messages, one after the other in each form that somebody gets them in: one `send` for each session.
+struct Batch {
     /// Held, so that no others can be taken for them.
     first: Arc<Entry>,
     last: Arc<Entry>,
     count: usize,
-    form: &'static Form,
+    joined: Vec<(&'static Form, Option<Joined>)>,
+}
+
+struct Joined {
     bytes: Bytes,
     content_bytes: usize,
 }
 
-impl Joined {
-    fn new(entries: &[Arc<Entry>], form: &'static Form) -> Option<Self> {
-        let (first, last) = (entries.first()?, entries.last()?);
-        let (mut bytes, mut content_bytes) = (Vec::new(), 0);
-        for entry in entries {
-            let (frame, content) = (form.frame)(entry)?;
-            bytes.extend_from_slice(frame);
-            content_bytes += content;
-        }
-        let (first, last) = (Arc::clone(first), Arc::clone(last));
-        Some(Self { first, last, count: entries.len(), form, bytes: bytes.into(), content_bytes })
+impl Batch {
+    fn new(entries: &[Arc<Entry>]) -> Option<Self> {
+        let (first, last) = (Arc::clone(entries.first()?), Arc::clone(entries.last()?));
+        Some(Self { first, last, count: entries.len(), joined: Vec::new() })
     }
 
-    fn is_of(&self, entries: &[Arc<Entry>], form: &'static Form) -> bool {
+    fn is_of(&self, entries: &[Arc<Entry>]) -> bool {
         let is = |entry: Option<&Arc<Entry>>, known| entry.is_some_and(|entry| Arc::ptr_eq(entry, known));
-        self.count == entries.len()
-            && std::ptr::eq(self.form, form)
-            && is(entries.first(), &self.first)
-            && is(entries.last(), &self.last)
+        self.count == entries.len() && is(entries.first(), &self.first) && is(entries.last(), &self.last)
+    }
+
+    /// The messages in a form; `None` where one of them has none.
+    fn in_form(&mut self, entries: &[Arc<Entry>], form: &'static Form) -> Option<&Joined> {
+        let known = self.joined.iter().position(|(known, _)| std::ptr::eq(*known, form));
+        let at = known.unwrap_or_else(|| {
+            self.joined.push((form, Joined::new(entries, form)));
+            self.joined.len() - 1
+        });
+        self.joined[at].1.as_ref()
+    }
+}
+
+impl Joined {
+    fn new(entries: &[Arc<Entry>], form: &'static Form) -> Option<Self> {
+        let frames: Vec<_> = entries.iter().map(|entry| (form.frame)(entry)).collect::<Option<_>>()?;
+        let mut bytes = Vec::with_capacity(frames.iter().map(|(frame, _)| frame.len()).sum());
+        frames.iter().for_each(|(frame, _)| bytes.extend_from_slice(frame));
+        Some(Self { bytes: bytes.into(), content_bytes: frames.iter().map(|(_, content)| content).sum() })
     }
 }
 
 impl FanOut {
     /// The carrier of the worker that has `shard`, on its thread.
     pub fn new(shard: Rc<Shard>, metrics: Rc<WorkerMetrics>) -> Self {
-        Self { shard, metrics, joined: None }
+        Self { shard, metrics, batch: None }
     }
 
     /// Forgets what was joined, once nobody is to get it any more.
     pub fn rest(&mut self) {
-        self.joined = None;
+        self.batch = None;
     }
 }
 
-/// What is to be sent of `entries`, and how much of it is content.
+/// What is to be sent, and how much of it is content.
 fn frame<'a>(
-    joined: &'a mut Option<Joined>,
+    batch: &'a mut Option<Batch>,
     entries: &'a [Arc<Entry>],
     form: &'static Form,
 ) -> Option<(&'a Bytes, usize)> {
     if let [entry] = entries {
         return (form.frame)(entry);
     }
-    if !joined.as_ref().is_some_and(|joined| joined.is_of(entries, form)) {
-        *joined = Joined::new(entries, form);
+    if !batch.as_ref().is_some_and(|batch| batch.is_of(entries)) {
+        *batch = Batch::new(entries);
     }
-    joined.as_ref().map(|joined| (&joined.bytes, joined.content_bytes))
+    batch.as_mut()?.in_form(entries, form).map(|joined| (&joined.bytes, joined.content_bytes))
+}
+
+/// What a client has not taken. A small part is copied: it is not to keep alive what was joined for all.
+fn rest_of(bytes: &Bytes, sent: usize, is_shared: bool) -> Bytes {
+    let rest = bytes.slice(sent..);
+    if is_shared || rest.len() > bytes.len() / 2 { rest } else { Bytes::copy_from_slice(&rest) }
 }
 
 impl Carrier for FanOut {
@@ -158,7 +176,7 @@ impl Carrier for FanOut {
                 return Carried::Refused;
             };
             let transport = socket.form.transport;
-            let Some((bytes, content_bytes)) = frame(&mut self.joined, entries, socket.form) else {
+            let Some((bytes, content_bytes)) = frame(&mut self.batch, entries, socket.form) else {
                 return Carried::Refused;
             };
             let carried = match send_now(&socket.tcp, bytes) {
@@ -166,7 +184,7 @@ impl Carrier for FanOut {
                 0 => return Carried::Refused,
                 sent if sent == bytes.len() => Carried::All,
                 sent => {
-                    socket.rest = Some(Box::new(bytes.slice(sent..)));
+                    socket.rest = Some(Box::new(rest_of(bytes, sent, entries.len() == 1)));
                     Carried::Stuck
                 }
             };

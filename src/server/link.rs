@@ -195,6 +195,11 @@ impl Link {
         self.queue.push(bytes);
     }
 
+    /// Whether it is a connection in cleartext, so that [`Link::lend`] may have something to lend.
+    pub fn can_lend(&self) -> bool {
+        matches!(self.carrier, Carrier::H1 { io: Io::Tcp(_), .. })
+    }
+
     /// Lends the socket of a connection in cleartext to which all has been written, so that the worker's pump writes messages
     /// in `form` to it. Whoever uses the link next gets it back: [`Link::take_back`].
     pub fn lend(&mut self, owner: u32, form: &'static Form) -> Option<Outlet> {

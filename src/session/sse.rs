@@ -145,14 +145,15 @@ impl Session {
 
     /// Leaves what comes to the worker's pump, where that can write it to the client.
     fn rest(&mut self, listens: bool, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        if !self.one_channel || !self.link.is_chunked() || !self.link.can_lend() {
+            return Poll::Pending;
+        }
         // Who rests is not polled at the next message: it has to be woken when the client goes.
         if !listens && self.link.poll_gone(cx).is_ready() {
             return Poll::Ready(CloseReason::ClientGone);
         }
-        if self.link.is_chunked() {
-            let link = &mut self.link;
-            self.subscription.rest(|key| link.lend(key, &FORM));
-        }
+        let link = &mut self.link;
+        self.subscription.rest(|key| link.lend(key, &FORM));
         Poll::Pending
     }
 

@@ -127,7 +127,8 @@ impl Shard {
         let mut any = false;
         for read in state.readers[key as usize].reads.as_slice() {
             let mirror = &mut state.mirrors[read.mirror as usize];
-            mirror.copy(self.worker);
+            mirror.copy();
+            mirror.report(self.worker);
             any |= read.next < mirror.end();
         }
         any

@@ -22,7 +22,7 @@ pub(in crate::hub) struct Reader {
     pub(in crate::hub) kind: Option<SessionKind>,
     /// Its route's place among the shard's routes.
     pub(in crate::hub) route: Option<u16>,
-    /// Messages that conflation picked, to be delivered before the log goes on.
+    /// Messages that conflation picked, or that were on their way when the session rose, to be delivered before the log goes on.
     pub(in crate::hub) backlog: Option<Box<Backlog>>,
     /// Whose it is, if that is known.
     pub(in crate::hub) named: Option<Box<Named>>,
@@ -42,7 +42,7 @@ pub(in crate::hub) struct Named {
     pub(in crate::hub) counted: Vec<u32>,
 }
 
-/// What conflation picked of one channel.
+/// Messages of one channel that are no longer in the mirror.
 #[derive(Debug)]
 pub(in crate::hub) struct Backlog {
     pub(in crate::hub) read: usize,

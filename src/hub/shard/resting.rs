@@ -13,7 +13,8 @@
 //! rises in the middle of one stands after it or before it, never between.
 
 use crate::hub::log::Entry;
-use crate::hub::shard::State;
+use crate::hub::shard::reader::Backlog;
+use crate::hub::shard::{Reach, State};
 use crate::model::position::Position;
 use std::sync::Arc;
 
@@ -71,8 +72,8 @@ struct Rest {
 /// Where sessions stand.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::hub::shard) struct Stand {
-    /// The sequence number of their next entry.
-    pub(in crate::hub::shard) next: u64,
+    /// Before their next entry.
+    pub(in crate::hub::shard) reach: Reach,
     /// The position of their last delivery, if there was one since the first of them lay down.
     pub(in crate::hub::shard) at: Option<Position>,
     /// When something was last handed to them, in milliseconds of the shard's clock.
@@ -80,9 +81,8 @@ pub(in crate::hub::shard) struct Stand {
 }
 
 impl Stand {
-    /// Before the entry of this number.
-    fn before(next: u64) -> Self {
-        Self { next, at: None, sent_ms: 0 }
+    fn at(reach: Reach) -> Self {
+        Self { reach, at: None, sent_ms: 0 }
     }
 }
 
@@ -102,7 +102,7 @@ type Moves = [Option<(u32, u32)>; 2];
 
 impl Default for Resting {
     fn default() -> Self {
-        Self { list: Vec::new(), stand: Stand::before(0), pass: None }
+        Self { list: Vec::new(), stand: Stand::at(Reach::default()), pass: None }
     }
 }
 
@@ -115,9 +115,9 @@ impl Resting {
         self.list.iter().map(|rest| rest.key)
     }
 
-    /// The sequence number up to which all of them have everything; `None` if there are none.
-    pub(in crate::hub::shard) fn served_to(&self) -> Option<u64> {
-        (!self.list.is_empty()).then_some(self.stand.next)
+    /// Up to where all of them have everything; `None` if there are none.
+    pub(in crate::hub::shard) fn reach(&self) -> Option<Reach> {
+        (!self.list.is_empty()).then_some(self.stand.reach)
     }
 
     pub(in crate::hub::shard) fn has_pass(&self) -> bool {
@@ -126,13 +126,13 @@ impl Resting {
 
     /// Whether a session whose next entry is `next` may lie down here.
     fn admits(&self, next: u64) -> bool {
-        self.list.is_empty() || next == self.pass.as_ref().map_or(self.stand.next, |pass| pass.after.next)
+        self.list.is_empty() || next == self.pass.as_ref().map_or(self.stand, |pass| pass.after).reach.next
     }
 
     /// Lays a session down that [`Resting::admits`]: its slot.
-    fn insert(&mut self, key: u32, outlet: Outlet, next: u64) -> (u32, Moves) {
+    fn insert(&mut self, key: u32, outlet: Outlet, reach: Reach) -> (u32, Moves) {
         if self.list.is_empty() {
-            self.stand = Stand::before(next);
+            self.stand = Stand::at(reach);
             self.pass = None;
         }
         let last = self.list.len();
@@ -146,10 +146,11 @@ impl Resting {
         (slot as u32, [moved, None])
     }
 
-    /// Takes the session at `slot` out: where it stands.
-    fn remove(&mut self, slot: u32) -> (Stand, Moves) {
+    /// Takes the session at `slot` out: where it stands, and what the pass under way has not brought to it yet.
+    fn remove(&mut self, slot: u32) -> (Stand, Option<&Pass>, Moves) {
         let slot = slot as usize;
         let (mut hole, mut stand, mut moves) = (slot, self.stand, [None, None]);
+        let is_served = self.pass.as_ref().is_none_or(|pass| slot < pass.served);
         if let Some(pass) = &mut self.pass
             && slot < pass.served
         {
@@ -164,7 +165,7 @@ impl Resting {
         }
         self.list.swap_remove(hole);
         moves[1] = self.list.get(hole).map(|rest| (rest.key, hole as u32));
-        (stand, moves)
+        (stand, self.pass.as_ref().filter(|_| !is_served), moves)
     }
 
     /// Begins to bring them what follows in `entries`, the first of which has the number `first`. Without a session, or
@@ -173,10 +174,10 @@ impl Resting {
         if self.list.is_empty() {
             return false;
         }
-        debug_assert!(self.pass.is_none() && self.stand.next >= first);
+        debug_assert!(self.pass.is_none() && self.stand.reach.next >= first);
         let mut bytes = 0;
         let part: Vec<_> = entries
-            .skip((self.stand.next - first) as usize)
+            .skip((self.stand.reach.next - first) as usize)
             .take(PASS_MESSAGES_MAX)
             .take_while(|entry| {
                 let size = entry.message.size_bytes().max(1);
@@ -187,8 +188,10 @@ impl Resting {
             .cloned()
             .collect();
         let Some(last) = part.last() else { return false };
-        let next = self.stand.next + part.len() as u64;
-        let after = Stand { next, at: Some(last.position), sent_ms: self.stand.sent_ms };
+        let Reach { next, bytes: before } = self.stand.reach;
+        let sizes = part.iter().map(|entry| entry.message.size_bytes() as u64);
+        let reach = Reach { next: next + part.len() as u64, bytes: before + sizes.sum::<u64>() };
+        let after = Stand { reach, at: Some(last.position), sent_ms: self.stand.sent_ms };
         self.pass = Some(Pass { entries: part, cost: 1 + bytes / TURN_BYTES, served: 0, after });
         true
     }
@@ -206,11 +209,11 @@ impl State {
     /// Lets a session rest that [`State::may_rest`].
     pub(in crate::hub::shard) fn rest(&mut self, key: u32, outlet: Outlet) {
         let Some(read) = self.readers[key as usize].may_rest() else { return };
-        let (mirror_key, next, before) = (read.mirror, read.next, read.slot);
+        let (mirror_key, before) = (read.mirror, read.slot);
         let mirror = &mut self.mirrors[mirror_key as usize];
         mirror.readers.swap_remove(before as usize);
         let moved = mirror.readers.get(before as usize).map(|key| (*key, before));
-        let (slot, moves) = mirror.resting.insert(key, outlet, next);
+        let (slot, moves) = mirror.resting.insert(key, outlet, mirror.reach());
         self.settle(mirror_key, &[moved, moves[0], moves[1], Some((key, slot))]);
         self.readers[key as usize].is_resting = true;
     }
@@ -224,12 +227,19 @@ impl State {
         let Some(read) = reader.reads.as_mut_slice().first_mut() else { return };
         let mirror_key = read.mirror;
         let mirror = &mut self.mirrors[mirror_key as usize];
-        let (stand, moves) = mirror.resting.remove(read.slot);
+        let (stand, missing, moves) = mirror.resting.remove(read.slot);
         if let Some(at) = stand.at
-            && stand.next > read.next
+            && stand.reach.next > read.next
         {
-            (read.next, read.at) = (stand.next, at);
+            (read.next, read.at) = (stand.reach.next, at);
             reader.sent_ms = stand.sent_ms;
+        }
+        if let Some(pass) = missing
+            && read.next < mirror.first
+        {
+            // The log has dropped it by now, but it was on its way.
+            read.next = pass.after.reach.next;
+            reader.backlog = Some(Box::new(Backlog { read: 0, entries: pass.entries.iter().cloned().collect() }));
         }
         read.slot = mirror.readers.len() as u32;
         mirror.readers.push(key);
@@ -250,7 +260,7 @@ impl State {
         if mirror.resting.has_pass() {
             return;
         }
-        if mirror.resting.served_to().is_some_and(|next| next < mirror.first) {
+        if mirror.resting.reach().is_some_and(|reach| reach.next < mirror.first) {
             // They fell off the log's end, as they would awake, and hear of it as their channel says.
             let keys: Vec<u32> = mirror.resting.keys().collect();
             for key in keys {

@@ -201,6 +201,54 @@ fn what_comes_during_a_pass_comes_after_it() {
 }
 
 #[test]
+fn who_waits_to_be_woken_does_not_wait_for_the_last_pass() {
+    let mut world = World::new(vec![]);
+    for _ in 0..100 {
+        world.join(0);
+    }
+    world.settle();
+    let mut reader =
+        world.shard.subscribe(&[name("a"), name("b")], None, Start::Now).expect("on two channels, it never rests");
+    let woken = Arc::new(Woken(AtomicBool::new(false)));
+    let waker = waker(Arc::clone(&woken));
+    assert!(reader.poll_wait(&mut Context::from_waker(&waker)).is_pending());
+    // Each message finds a pass under way, and a session that joins copies it for all.
+    world.publish(0, 1);
+    for _ in 0..20 {
+        assert!(world.pump(), "a pass takes two turns");
+        world.publish(0, 1);
+        world.join(0);
+        world.pump();
+        assert!(woken.0.swap(false, Ordering::Relaxed));
+        let read = std::iter::from_fn(|| reader.next()).count();
+        assert!(read > 0);
+        assert!(reader.poll_wait(&mut Context::from_waker(&waker)).is_pending());
+    }
+    world.check();
+}
+
+#[test]
+fn who_rises_in_the_middle_of_a_pass_still_gets_what_the_log_dropped() {
+    let mut world = World::new(vec![]);
+    for _ in 0..100 {
+        world.join(0);
+    }
+    world.settle();
+    world.publish(0, 1);
+    assert!(world.pump());
+    // More than the log keeps; who joins copies what is left.
+    world.publish(0, ChannelPolicy::default().history_messages_max as u64 + 100);
+    world.join(0);
+    let last = world.sessions.iter().position(|session| session.key == Some(99)).expect("it is not served yet");
+    assert!(world.clients.lent[&99].is_empty());
+    world.poll(last);
+    let session = &world.sessions[last];
+    let got = session.key.map_or(&session.got, |key| &world.clients.lent[&key]);
+    assert_eq!(got[..2], [1, 0], "the message that was on its way, then a gap");
+    world.check();
+}
+
+#[test]
 fn a_cursor_of_who_rests_is_where_the_pump_is() {
     let mut world = World::new(vec![]);
     world.join(0);

@@ -22,6 +22,13 @@ static FORM: Form = Form {
     transport: Transport::Sse,
     frame: |entry| Some((entry.sse.get_or_init(|| Chunk::framed_from(entry.message.data.as_bytes())).framed(), 1)),
 };
+static PLAIN: Form = Form {
+    transport: Transport::WebSocket,
+    frame: |entry| {
+        let plain = || Bytes::copy_from_slice(entry.message.data.as_bytes());
+        Some((entry.websocket.get_or_init(plain), 1))
+    },
+};
 static NOTHING: Form = Form { transport: Transport::Sse, frame: |_| None };
 
 fn entry(offset: u64, text: &str) -> Arc<Entry> {
@@ -68,6 +75,33 @@ async fn what_comes_goes_to_the_client_that_lent() {
     link.push(&Chunk::framed_from(b"g"));
     poll_fn(|cx| link.poll_flush(cx)).await.expect("a client");
     assert_eq!(read(&mut client, 6).await, b"1\r\ng\r\n");
+}
+
+#[tokio::test]
+async fn several_messages_are_joined_once_for_each_form() {
+    let mut fan_out = fan_out();
+    let mut links = [connected().await, connected().await, connected().await];
+    let forms = [&FORM, &PLAIN, &FORM];
+    let outlets: Vec<_> =
+        links.iter_mut().zip(forms).map(|((link, _), form)| link.lend(1, form).expect("a socket")).collect();
+    let entries = [entry(1, "a"), entry(2, "b")];
+    for outlet in &outlets {
+        assert_eq!(fan_out.carry(*outlet, 1, &entries), Carried::All);
+    }
+    assert_eq!(fan_out.batch.as_ref().map(|batch| batch.joined.len()), Some(2));
+    for ((_, client), expected) in links.iter_mut().zip(["1\r\na\r\n1\r\nb\r\n", "ab", "1\r\na\r\n1\r\nb\r\n"]) {
+        assert_eq!(read(client, expected.len()).await, expected.as_bytes());
+    }
+    fan_out.rest();
+    assert!(fan_out.batch.is_none());
+}
+
+#[test]
+fn little_that_is_left_does_not_keep_what_was_joined() {
+    let joined = Bytes::from(vec![1; 1000]);
+    assert!(rest_of(&joined, 100, false).as_ptr() == joined[100..].as_ptr());
+    assert!(rest_of(&joined, 900, false).as_ptr() != joined[900..].as_ptr());
+    assert!(rest_of(&joined, 900, true).as_ptr() == joined[900..].as_ptr());
 }
 
 #[tokio::test]
