@@ -30,8 +30,12 @@ pub enum IfMatch {
 #[error("{0:?} is no position; give one that a publish answered, such as \"mbq3k2x1-42\"")]
 pub struct PositionError(pub String);
 
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Position {
+    /// Writes it as text, piece by piece: the formatting machinery would be a twentieth of a publish call's own instructions.
+    ///
+    /// # Errors
+    /// When `out` can't take it.
+    pub fn write_to(&self, out: &mut impl fmt::Write) -> fmt::Result {
         let mut digits = [0u8; 13];
         let mut at = digits.len();
         let mut rest = self.epoch;
@@ -43,10 +47,15 @@ impl fmt::Display for Position {
                 break;
             }
         }
-        // Piece by piece: the formatting machinery would be a twentieth of a publish call's own instructions.
-        f.write_str(std::str::from_utf8(&digits[at..]).unwrap_or_default())?;
-        f.write_str("-")?;
-        f.write_str(itoa::Buffer::new().format(self.offset))
+        out.write_str(std::str::from_utf8(&digits[at..]).unwrap_or_default())?;
+        out.write_str("-")?;
+        out.write_str(itoa::Buffer::new().format(self.offset))
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_to(f)
     }
 }
 

@@ -9,8 +9,12 @@ use crate::model::session::Transport;
 /// `application/json`, then `text/*` or `application/*`, then `*/*`. Of equal weights the more specific range wins,
 /// then the order of `offered`.
 pub fn choose(accept: Option<&str>, offered: &[Transport]) -> Option<Transport> {
-    let held = offered.iter().copied().filter(|transport| *transport != Transport::WebSocket);
-    let Some(accept) = accept.filter(|accept| !accept.trim().is_empty()) else { return held.into_iter().next() };
+    let mut held = offered.iter().copied().filter(|transport| *transport != Transport::WebSocket);
+    let Some(accept) = accept.filter(|accept| !accept.trim().is_empty()) else { return held.next() };
+    if accept == "text/event-stream" {
+        // As every EventSource asks (WHATWG HTML §9.2.3).
+        return held.find(|transport| *transport == Transport::Sse);
+    }
     let mut best: Option<((u16, u8), Transport)> = None;
     for transport in held {
         let (kind, subtype) = match transport {

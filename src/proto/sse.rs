@@ -3,6 +3,7 @@
 use crate::model::message::{Data, Message};
 use crate::model::session::Gap;
 use crate::proto::chunk::Chunk;
+use crate::proto::decimal::push_decimal;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -15,7 +16,13 @@ pub const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 /// The first bytes of a stream: how long to wait before a reconnect, and the place before what follows. A client
 /// stores the id although no event comes with it.
 pub fn opening(retry_ms: u64, cursor: &str) -> Chunk {
-    Chunk::framed_from(format!(": open\nretry: {retry_ms}\nid: {cursor}\n\n").as_bytes())
+    let mut text = String::with_capacity(64 + cursor.len());
+    text.push_str(": open\nretry: ");
+    push_decimal(&mut text, retry_ms);
+    text.push_str("\nid: ");
+    text.push_str(cursor);
+    text.push_str("\n\n");
+    Chunk::framed_from(text.as_bytes())
 }
 
 /// Tells a client how long to wait before it reconnects.

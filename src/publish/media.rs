@@ -28,6 +28,12 @@ impl Form {
     /// The form that the fields name.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, PublishError> {
         plain_coding(headers)?;
+        if headers.get(CONTENT_TYPE).is_some_and(|field| field == "application/json")
+            && !cloudevents::is_binary(headers)
+        {
+            // As nearly everybody writes it.
+            return Ok(Self::Json);
+        }
         let given = headers.get(CONTENT_TYPE).map(|field| String::from_utf8_lossy(field.as_bytes()));
         let given = given.as_deref().unwrap_or("");
         let (essence, parameters) = given.split_once(';').unwrap_or((given, ""));

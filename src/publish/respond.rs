@@ -3,6 +3,7 @@
 use crate::bus::BusError;
 use crate::model::channel::ChannelName;
 use crate::model::position::Position;
+use crate::proto::decimal::push_decimal;
 use crate::proto::events::EventError;
 use crate::proto::grip::items::ItemsError;
 use crate::proto::json::push_string;
@@ -284,12 +285,13 @@ fn push_results(out: &mut String, outcomes: &[Outcome]) {
     for (number, Outcome { channel, published }) in outcomes.iter().enumerate() {
         out.push_str(if number > 0 { ",{\"channel\":" } else { "{\"channel\":" });
         push_string(out, channel.as_str());
+        out.push_str(",\"position\":\"");
         // Writing to a String can't fail.
-        let _ = write!(
-            out,
-            ",\"position\":\"{}\",\"duplicate\":{},\"local_sessions\":{}}}",
-            published.position, published.duplicate, published.local_sessions
-        );
+        let _ = published.position.write_to(out);
+        out.push_str(if published.duplicate { "\",\"duplicate\":true" } else { "\",\"duplicate\":false" });
+        out.push_str(",\"local_sessions\":");
+        push_decimal(out, published.local_sessions as u64);
+        out.push('}');
     }
     out.push(']');
 }

@@ -4,14 +4,16 @@ use crate::model::message::Data;
 use crate::proto::cloudevents::attribute::Context;
 use crate::proto::events::{self, Event, EventError, Fault};
 use crate::proto::json::Json;
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode;
 use std::borrow::Cow;
 
+const SPECVERSION: HeaderName = HeaderName::from_static("ce-specversion");
+
 /// Whether a request's fields say that it is a CloudEvent in binary mode.
 pub fn is_binary(headers: &HeaderMap) -> bool {
-    headers.contains_key("ce-specversion")
+    headers.contains_key(SPECVERSION)
 }
 
 /// Decodes an event in binary mode. `Content-Type` is its `datacontenttype` and says what the body is: JSON is taken
