@@ -12,8 +12,9 @@ use gungraun::prelude::*;
 use http::{HeaderMap, Method};
 use pushbridge::clock::Clock;
 use pushbridge::hub::channel::Channel;
+use pushbridge::hub::log::Entry;
 use pushbridge::hub::policy::ChannelPolicies;
-use pushbridge::hub::shard::{Delivery, NoCarrier, Shard, Start, Subscription};
+use pushbridge::hub::shard::{Carried, Carrier, Delivery, NoCarrier, Outlet, Shard, Start, Subscription};
 use pushbridge::hub::{Hub, HubLimits};
 use pushbridge::model::channel::ChannelName;
 use pushbridge::model::cursor::Cursor;
@@ -135,6 +136,42 @@ fn append_and_wake(mut waiting: Waiting) -> Waiting {
     waiting
 }
 
+/// Takes what it is handed.
+struct Taker(usize);
+
+impl Carrier for Taker {
+    fn carry(&mut self, _outlet: Outlet, _owner: u32, entries: &[Arc<Entry>]) -> Carried {
+        self.0 += black_box(entries).len();
+        Carried::All
+    }
+}
+
+fn resting(count: usize) -> Waiting {
+    let mut waiting = waiting(count);
+    for session in &mut waiting.sessions {
+        session.rest(None, Some);
+    }
+    hand_on(&mut waiting);
+    waiting
+}
+
+/// Appends, and hands it to all who rest.
+fn hand_on(waiting: &mut Waiting) {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut taker = Taker(0);
+    let next = waiting.next.clone();
+    waiting.hub.append(&waiting.channel, next, None).expect("no condition");
+    while waiting.shard.poll_pump(&mut cx, |_| (), &mut taker).is_ready() {}
+    assert_eq!(taker.0, waiting.sessions.len());
+}
+
+#[library_benchmark]
+#[bench::hundred_sessions(setup = resting, args = (SESSIONS))]
+fn append_and_hand_on(mut waiting: Waiting) -> Waiting {
+    hand_on(&mut waiting);
+    waiting
+}
+
 fn routes() -> RouteTable<usize> {
     let route = |number: usize| Route {
         name: format!("route-{number}").into(),
@@ -198,6 +235,7 @@ library_benchmark_group!(
         encode_long_poll,
         append,
         append_and_wake,
+        append_and_hand_on,
         route_find,
         publish_decode,
         publish_decode_cloudevent

@@ -351,14 +351,17 @@ impl Shard {
         let state = &mut *self.state.borrow_mut();
         while let Some((tick, keys)) = state.wheel.advance(now_ms) {
             for key in keys {
-                let Some(reader) = state.readers.get_mut(key as usize).filter(|reader| reader.tick == tick) else {
+                if state.readers.get(key as usize).is_none_or(|reader| reader.tick != tick) {
                     continue;
-                };
-                if reader.deadline_ms <= now_ms {
+                }
+                let deadline_ms = state.deadline_of(key);
+                let reader = &mut state.readers[key as usize];
+                reader.deadline_ms = deadline_ms;
+                if deadline_ms <= now_ms {
                     reader.tick = 0;
                     reader.wake_anyway();
                 } else {
-                    reader.tick = state.wheel.tick_of(reader.deadline_ms);
+                    reader.tick = state.wheel.tick_of(deadline_ms);
                     state.wheel.file(key, reader.tick);
                 }
             }

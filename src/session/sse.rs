@@ -153,7 +153,7 @@ impl Session {
             return Poll::Ready(CloseReason::ClientGone);
         }
         let link = &mut self.link;
-        self.subscription.rest(|key| link.lend(key, &FORM));
+        self.subscription.rest(Some(self.keep_alive_ms), |key| link.lend(key, &FORM));
         Poll::Pending
     }
 

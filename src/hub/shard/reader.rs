@@ -28,6 +28,8 @@ pub(in crate::hub) struct Reader {
     pub(in crate::hub) named: Option<Box<Named>>,
     /// When a message was last handed to its client while it rested, in milliseconds of the shard's clock.
     pub(in crate::hub) sent_ms: u64,
+    /// How long after the last message its deadline comes while it rests; `u32::MAX` where messages do not move it.
+    pub(in crate::hub) quiet_ms: u32,
     /// Whether it rests: then it is in its mirror's other list.
     pub(in crate::hub) is_resting: bool,
     waker: Option<Waker>,
@@ -115,6 +117,7 @@ impl Reader {
             backlog: None,
             named: None,
             sent_ms: 0,
+            quiet_ms: u32::MAX,
             is_resting: false,
             waker: None,
             sleep: Sleep::Awake,

@@ -146,6 +146,11 @@ impl Resting {
         (slot as u32, [moved, None])
     }
 
+    /// Where the session at `slot` stands.
+    pub(in crate::hub::shard) fn stand_of(&self, slot: u32) -> Stand {
+        self.pass.as_ref().filter(|pass| (slot as usize) < pass.served).map_or(self.stand, |pass| pass.after)
+    }
+
     /// Takes the session at `slot` out: where it stands, and what the pass under way has not brought to it yet.
     fn remove(&mut self, slot: u32) -> (Stand, Option<&Pass>, Moves) {
         let slot = slot as usize;
@@ -206,8 +211,8 @@ impl State {
         })
     }
 
-    /// Lets a session rest that [`State::may_rest`].
-    pub(in crate::hub::shard) fn rest(&mut self, key: u32, outlet: Outlet) {
+    /// Lets a session rest that [`State::may_rest`], whose deadline comes so long after the last message.
+    pub(in crate::hub::shard) fn rest(&mut self, key: u32, outlet: Outlet, quiet_ms: Option<u64>) {
         let Some(read) = self.readers[key as usize].may_rest() else { return };
         let (mirror_key, before) = (read.mirror, read.slot);
         let mirror = &mut self.mirrors[mirror_key as usize];
@@ -215,15 +220,34 @@ impl State {
         let moved = mirror.readers.get(before as usize).map(|key| (*key, before));
         let (slot, moves) = mirror.resting.insert(key, outlet, mirror.reach());
         self.settle(mirror_key, &[moved, moves[0], moves[1], Some((key, slot))]);
-        self.readers[key as usize].is_resting = true;
+        let reader = &mut self.readers[key as usize];
+        reader.is_resting = true;
+        reader.quiet_ms = quiet_ms.and_then(|ms| u32::try_from(ms).ok()).unwrap_or(u32::MAX);
+    }
+
+    /// When a session's deadline is: what was handed to it while it rests may have moved it.
+    pub(in crate::hub::shard) fn deadline_of(&self, key: u32) -> u64 {
+        let reader = &self.readers[key as usize];
+        let [read] = reader.reads.as_slice() else { return reader.deadline_ms };
+        if !reader.is_resting || reader.quiet_ms == u32::MAX {
+            return reader.deadline_ms;
+        }
+        let stand = self.mirrors[read.mirror as usize].resting.stand_of(read.slot);
+        let moved_ms = stand.at.map_or(0, |_| stand.sent_ms + u64::from(reader.quiet_ms));
+        reader.deadline_ms.max(moved_ms)
     }
 
     /// Ends a session's rest, if it rests.
+    #[inline]
     pub(in crate::hub::shard) fn rise(&mut self, key: u32) {
-        let reader = &mut self.readers[key as usize];
-        if !std::mem::take(&mut reader.is_resting) {
-            return;
+        if self.readers[key as usize].is_resting {
+            self.get_up(key);
         }
+    }
+
+    fn get_up(&mut self, key: u32) {
+        let reader = &mut self.readers[key as usize];
+        reader.is_resting = false;
         let Some(read) = reader.reads.as_mut_slice().first_mut() else { return };
         let mirror_key = read.mirror;
         let mirror = &mut self.mirrors[mirror_key as usize];

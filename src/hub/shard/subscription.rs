@@ -175,12 +175,14 @@ impl Subscription {
     /// Lets a session rest that waits (its last [`Subscription::poll_wait`] was pending): until it rises, what comes is handed
     /// to the outlet that `lend` gives for the session's key. It can't where it is on several channels, or where others rest
     /// who have less; then it goes on waiting, and `lend` is not asked or gives nothing.
-    pub fn rest(&mut self, lend: impl FnOnce(u32) -> Option<Outlet>) {
+    ///
+    /// With `quiet_ms` its deadline moves as messages are handed on: it comes so many milliseconds after the last.
+    pub fn rest(&mut self, quiet_ms: Option<u64>, lend: impl FnOnce(u32) -> Option<Outlet>) {
         let state = &mut *self.shard.state.borrow_mut();
         if state.may_rest(self.key)
             && let Some(outlet) = lend(self.key)
         {
-            state.rest(self.key, outlet);
+            state.rest(self.key, outlet, quiet_ms);
         }
     }
 

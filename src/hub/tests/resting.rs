@@ -57,6 +57,7 @@ struct World {
     published: [u64; 2],
 }
 
+const QUIET_MS: u64 = 60_000;
 const CHANNELS: [&str; 2] = ["a", "b"];
 
 fn number(entry: &Entry) -> u64 {
@@ -107,7 +108,7 @@ impl World {
             }
         }
         let (lent, got, key) = (&mut self.clients.lent, &mut session.got, &mut session.key);
-        session.subscription.rest(|owner| {
+        session.subscription.rest(Some(QUIET_MS), |owner| {
             lent.insert(owner, std::mem::take(got));
             *key = Some(owner);
             Some(owner + 1000)
@@ -281,6 +282,26 @@ fn who_rests_hears_of_orders_and_times() {
     let session = &mut world.sessions[0];
     session.subscription.rise();
     assert!(matches!(session.subscription.next(), Some(Delivery::End(CloseReason::Operator))));
+}
+
+#[test]
+fn what_is_handed_on_moves_the_deadline() {
+    let mut world = World::new(vec![]);
+    world.join(0);
+    world.join(1);
+    world.shard.tick();
+    let deadline_ms = world.shard.now_ms() + 300;
+    world.sessions.iter_mut().for_each(|session| session.subscription.set_deadline(deadline_ms));
+    world.settle();
+    assert_eq!(world.resting(), 2);
+    world.publish(0, 1);
+    world.settle();
+    while world.shard.now_ms() <= deadline_ms + 2 * wheel::TICK_MS {
+        std::thread::yield_now();
+        world.shard.tick();
+    }
+    let woken: Vec<_> = world.sessions.iter().map(|session| session.woken.0.load(Ordering::Relaxed)).collect();
+    assert_eq!(woken, [false, true], "the first got a message, the second nothing");
 }
 
 #[test]

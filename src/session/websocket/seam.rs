@@ -158,7 +158,8 @@ impl Feed for Live {
     }
 
     fn rest(&mut self, lend: &mut dyn FnMut(u32) -> Option<Outlet>) {
-        self.subscription.rest(lend);
+        // Pings come whatever is sent.
+        self.subscription.rest(None, lend);
     }
 
     fn rise(&mut self) -> u64 {
