@@ -210,7 +210,7 @@ async fn pump(shard: Rc<Shard>, metrics: Rc<WorkerMetrics>) {
                 let lag = |published_us| metrics.fanned_out(clock.now_us().saturating_sub(published_us));
                 let pumped = shard.poll_pump(cx, lag, &mut fan_out);
                 if pumped.is_pending() {
-                    fan_out.rest();
+                    fan_out.forget();
                 }
                 let Some(at_us) = shard.end_due() else { return pumped };
                 let wait = Duration::from_micros(at_us.saturating_sub(clock.now_us()));

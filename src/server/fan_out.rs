@@ -142,7 +142,7 @@ impl FanOut {
     }
 
     /// Forgets what was joined, once nobody is to get it any more.
-    pub fn rest(&mut self) {
+    pub fn forget(&mut self) {
         self.batch = None;
     }
 }

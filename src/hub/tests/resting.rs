@@ -72,6 +72,15 @@ impl World {
         Self { hub, shard, sessions: Vec::new(), clients, published: [0; 2] }
     }
 
+    /// With so many sessions at rest on the first channel, whose clients take all.
+    fn at_rest(count: usize) -> Self {
+        let mut world = Self::new(vec![]);
+        (0..count).for_each(|_| world.join(0));
+        world.settle();
+        assert_eq!(world.resting(), count);
+        world
+    }
+
     fn publish(&mut self, channel: usize, count: u64) {
         for _ in 0..count {
             self.published[channel] += 1;
@@ -168,12 +177,7 @@ impl World {
 
 #[test]
 fn who_rests_is_not_woken_for_a_message() {
-    let mut world = World::new(vec![]);
-    for _ in 0..200 {
-        world.join(0);
-    }
-    world.settle();
-    assert_eq!(world.resting(), 200);
+    let mut world = World::at_rest(200);
     world.publish(0, 3);
     let turns = (0..).take_while(|_| world.pump()).count();
     assert_eq!((turns, world.clients.handed), (3, 200), "64 a turn, all three messages at once");
@@ -184,11 +188,7 @@ fn who_rests_is_not_woken_for_a_message() {
 
 #[test]
 fn what_comes_during_a_pass_comes_after_it() {
-    let mut world = World::new(vec![]);
-    for _ in 0..100 {
-        world.join(0);
-    }
-    world.settle();
+    let mut world = World::at_rest(100);
     world.publish(0, 1);
     assert!(world.pump());
     world.publish(0, 1);
@@ -203,11 +203,7 @@ fn what_comes_during_a_pass_comes_after_it() {
 
 #[test]
 fn who_waits_to_be_woken_does_not_wait_for_the_last_pass() {
-    let mut world = World::new(vec![]);
-    for _ in 0..100 {
-        world.join(0);
-    }
-    world.settle();
+    let mut world = World::at_rest(100);
     let mut reader =
         world.shard.subscribe(&[name("a"), name("b")], None, Start::Now).expect("on two channels, it never rests");
     let woken = Arc::new(Woken(AtomicBool::new(false)));
@@ -230,11 +226,7 @@ fn who_waits_to_be_woken_does_not_wait_for_the_last_pass() {
 
 #[test]
 fn who_rises_in_the_middle_of_a_pass_still_gets_what_the_log_dropped() {
-    let mut world = World::new(vec![]);
-    for _ in 0..100 {
-        world.join(0);
-    }
-    world.settle();
+    let mut world = World::at_rest(100);
     world.publish(0, 1);
     assert!(world.pump());
     // More than the log keeps; who joins copies what is left.
@@ -266,11 +258,7 @@ fn a_cursor_of_who_rests_is_where_the_pump_is() {
 
 #[test]
 fn who_rests_hears_of_orders_and_times() {
-    let mut world = World::new(vec![]);
-    for _ in 0..3 {
-        world.join(0);
-    }
-    world.settle();
+    let mut world = World::at_rest(3);
     let order =
         EndOrder { selector: Selector::Channel(name("a")), reason: CloseReason::Operator, window_us: 0, seed: 1 };
     assert_eq!(world.shard.end_sessions(&order), 3);

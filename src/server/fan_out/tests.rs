@@ -15,6 +15,7 @@ use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -92,7 +93,7 @@ async fn several_messages_are_joined_once_for_each_form() {
     for ((_, client), expected) in links.iter_mut().zip(["1\r\na\r\n1\r\nb\r\n", "ab", "1\r\na\r\n1\r\nb\r\n"]) {
         assert_eq!(read(client, expected.len()).await, expected.as_bytes());
     }
-    fan_out.rest();
+    fan_out.forget();
     assert!(fan_out.batch.is_none());
 }
 
@@ -155,10 +156,13 @@ async fn a_client_that_is_gone_is_found_by_its_session() {
     client.set_zero_linger().expect("a socket");
     drop(client);
     // The reset is there before the client's end of the connection is closed, or soon after.
-    while fan_out.carry(outlet, 1, &[entry(1, "a")]) != Carried::Refused {
-        tokio::task::yield_now().await;
-    }
-    poll_fn(|cx| link.poll_gone(cx)).await;
+    let found = async {
+        while fan_out.carry(outlet, 1, &[entry(1, "a")]) != Carried::Refused {
+            tokio::task::yield_now().await;
+        }
+        poll_fn(|cx| link.poll_gone(cx)).await;
+    };
+    tokio::time::timeout(Duration::from_secs(30), found).await.expect("it is found");
 }
 
 #[tokio::test]
